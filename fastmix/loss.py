@@ -8,7 +8,7 @@ Docs: https://fastmix.github.io/fastmix/loss.html.md"""
 
 # %% auto #0
 __all__ = ['unflatten', 'reduction_of', 'unreduced', 'reduce_loss', 'ce_options', 'mixed_ce', 'ce_loss', 'blend', 'other_loss',
-           'MixUpLoss', 'dense_loss']
+           'is_known', 'mean_is_plain', 'MixUpLoss', 'dense_loss']
 
 # %% ../nbs/02_loss.ipynb #023abe3d
 import functools, inspect, sys, torch, torch.nn.functional as F
@@ -159,6 +159,20 @@ def other_loss(loss_func, pred, yb:tuple, yb1:tuple, lam:Tensor)->Tensor:
     if reduction not in ('mean','sum','batchmean'): raise ValueError(
         f"Expected one lambda for the batch, since {loss_func} has no `reduction` to get the loss of each sample, but got {len(lam)}")
     return reduce_loss(blend(unreduced(loss_func, pred, *yb), unreduced(loss_func, pred, *yb1), lam), reduction)
+
+# %% ../nbs/02_loss.ipynb #5b9e5e26
+def is_known(loss_func)->bool:
+    "Does `loss_func` come with PyTorch or fastai?"
+    f = getattr(loss_func, 'func', loss_func)
+    return (getattr(f, '__module__', None) or type(f).__module__).split('.')[0] in ('torch','fastai')
+
+def mean_is_plain(
+    loss_func, # A loss that can be had unreduced and reduces to a mean
+    pred, # Predictions of some batch
+    *yb # Its targets
+)->bool:
+    "Is the mean of `loss_func` that of its unreduced losses, without weights in its denominator?"
+    with torch.no_grad(): return bool(torch.isclose(loss_func(pred, *yb), unreduced(loss_func, pred, *yb).mean(), rtol=1e-3))
 
 # %% ../nbs/02_loss.ipynb #4adf8ce4
 def _first(o): return o if isinstance(o, Tensor) else next((t for t in map(_first, o) if t is not None), None) if isinstance(o, (tuple,list)) else None

@@ -115,7 +115,7 @@ def _check_boxes(boxes, n, size, device):
         if bad.any(): raise ValueError(f"Expected boxes [lo, hi) with 0 <= lo <= hi <= {size}, but got {boxes[bad.any(-1)][0].tolist()}")
     return boxes.to(device, non_blocking=True)
 
-# %% ../nbs/01_mix.ipynb #a8309fb3
+# %% ../nbs/01_mix.ipynb #37f3750a
 def draw_cut(
     n:int, # How many boxes
     size, # Spatial shape
@@ -123,11 +123,12 @@ def draw_cut(
     length:float=None, # Rather: side of every box, as a share of each side of the image
     minmax:tuple=None, # Rather: sides drawn between these shares of each side of the image, the box always inside
     uniform:bool=False, # Make every pixel equally likely to be covered?
+    dedup:bool=False, # Let at least half of the image stay outside?
     device=None,
     generator:torch.Generator=None
 )->Tensor: # LongTensor `(n,D,2)`
     "Boxes for `cutmix_batch`"
-    if length is None and minmax is None: return draw_boxes(size, draw_lam(n, alpha, False, device, generator), uniform, generator)
+    if length is None and minmax is None: return draw_boxes(size, draw_lam(n, alpha, dedup, device, generator), uniform, generator)
     where = 'inside' if minmax else 'uniform' if uniform else 'centre'
     a,b = minmax or (length,length)
     u = torch.rand(len(size), n, device=device if generator is None else generator.device, generator=generator).to(device, non_blocking=True)
@@ -171,7 +172,7 @@ def paste(
     x1 = take(x, perm)
     return torch.where(mask, x1, x, out=None if x.requires_grad or type(x) is not Tensor else x1)
 
-# %% ../nbs/01_mix.ipynb #cf36d79a
+# %% ../nbs/01_mix.ipynb #dfeda528
 def cutmix_batch(
     x:Tensor, # Batch `(B,C,S1,...,SD)` of 1-D signals, images or volumes, floating point
     y=None, # Their targets `(B,...)`, of any dtype
@@ -195,7 +196,7 @@ def cutmix_batch(
     perm = draw_perm(B, dev, generator) if perm is None else _check_perm(perm, B, dev)
     if   boxes is not None: boxes = _check_boxes(boxes, B, size, dev)
     elif lam is not None:   boxes = draw_boxes(size, check_lam(lam, B, dev).expand(B if per_sample else -1), uniform, generator)
-    else:                   boxes = draw_cut(B if per_sample else 1, size, alpha, length, minmax, uniform, dev, generator)
+    else:                   boxes = draw_cut(B if per_sample else 1, size, alpha, length, minmax, uniform, device=dev, generator=generator)
     return paste(x, perm, boxes), None if y is None else take(y, perm), box_lam(boxes, size), boxes
 
 # %% ../nbs/01_mix.ipynb #25906c0a

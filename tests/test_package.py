@@ -1,0 +1,77 @@
+"What is built and installed: the wheel, its metadata, and what importing it brings along"
+import ast, re, subprocess, sys
+from configparser import ConfigParser
+from email import message_from_bytes
+from pathlib import Path
+from zipfile import ZipFile
+import pytest, fastmix
+
+root = Path(__file__).parent.parent
+modules = sorted(o.stem for o in root.glob('fastmix/*.py'))
+
+def name(req): return re.match(r'[\w.-]+', req)[0].lower()
+def python(code, **kwargs): return subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True, **kwargs).stdout
+
+@pytest.fixture(scope='session')
+def wheel(tmp_path_factory):
+    "The wheel that a release would have: made from the sdist, each in a fresh environment"
+    out = tmp_path_factory.mktemp('dist')
+    res = subprocess.run([sys.executable, '-m', 'build', '-o', out, root], capture_output=True, text=True)
+    assert res.returncode==0, res.stdout+res.stderr
+    subprocess.run([sys.executable, '-m', 'twine', 'check', '--strict', *out.iterdir()], check=True)
+    return ZipFile(next(out.glob('*.whl')))
+
+@pytest.fixture(scope='session')
+def metadata(wheel): return message_from_bytes(wheel.read(next(o for o in wheel.namelist() if o.endswith('/METADATA'))))
+
+def test_wheel(wheel, tmp_path):
+    "It holds every module and nothing else, and each imports from it"
+    code = [o for o in wheel.namelist() if '.dist-info/' not in o]
+    assert sorted(code) == [f'fastmix/{o}.py' for o in modules]
+    wheel.extractall(tmp_path)
+    imports = '\n'.join(f'import fastmix.{o}' for o in modules if o!='__init__')
+    where = python(f'import sys; sys.path.insert(0, {str(tmp_path)!r})\n{imports}\nprint(fastmix.__file__)', cwd=tmp_path).strip()
+    assert Path(where).parent == tmp_path/'fastmix'
+
+def test_metadata(metadata):
+    assert (metadata['Version'], metadata['License-Expression']) == (fastmix.__version__, 'Apache-2.0')
+    assert not re.search(r'(\]\(|src=")(?!https?:|#)', re.sub(r'^(```.*?^```| {4}.*?$)', '', metadata.get_payload(), flags=re.M|re.S))
+
+def test_requirements(metadata):
+    "`settings.ini` is where requirements stand, and all of them reach the wheel"
+    cfg = ConfigParser(interpolation=None, delimiters=['='])
+    cfg.read(root/'settings.ini')
+    want = {f'{name(o)} {k}' for k,v in cfg['DEFAULT'].items() for o in v.split('\n') if o}
+    def _extra(o): return m[1]+'_' if (m := re.search('extra == "(.+)"', o)) else ''
+    assert {f'{name(o)} {_extra(o)}requirements' for o in metadata.get_all('Requires-Dist')} == want
+    assert not re.search('^(optional-)?dependencies', (root/'pyproject.toml').read_text(), flags=re.M)
+    assert not [o for o in root.iterdir() if re.match(r'requirements.*|setup\.cfg|environment.*', o.name)]
+
+def test_version():
+    "The changelog's newest entry is this version's"
+    assert re.search(r'^## (\S+)', (root/'CHANGELOG.md').read_text(), flags=re.M)[1] == fastmix.__version__
+
+@pytest.mark.parametrize('nb', sorted(root.glob('nbs/**/*.ipynb')), ids=lambda o: o.stem)
+def test_notebook(nb):
+    "It tells nothing of the machine that it ran on, and is no burden to load"
+    text = nb.read_text(encoding='utf-8')
+    assert not re.findall(r'(?<![\w.~])/(?:tmp|root|home|Users|work)/[^\s"]+', text)
+    assert len(text) < 200_000
+
+@pytest.mark.parametrize('module', ['draw', 'mix', 'loss'])
+def test_light(module):
+    "The layers that serve any training loop import no fastai"
+    found = python(f'import sys, fastmix.{module}; print(*{{o.split(".")[0] for o in sys.modules}})').split()
+    assert 'torch' in found and not {'fastai', 'torchvision', 'matplotlib', 'pandas'} & {*found}
+
+banned = set('''pickle marshal shelve dill cloudpickle os subprocess pty ctypes importlib runpy socket ssl http urllib ftplib smtplib requests httpx
+    aiohttp urllib3 fastdownload eval exec compile __import__ torch.load torch.hub.load'''.split())
+
+@pytest.mark.parametrize('module', modules)
+def test_safe(module):
+    "No pickle, no evaluated text, no shell, no network"
+    nodes = [*ast.walk(ast.parse((root/f'fastmix/{module}.py').read_text(encoding='utf-8')))]
+    imports = {a.name.split('.')[0] for o in nodes if isinstance(o, ast.Import) for a in o.names}
+    imports |= {(o.module or '').split('.')[0] for o in nodes if isinstance(o, ast.ImportFrom)}
+    calls = {ast.unparse(o.func) for o in nodes if isinstance(o, ast.Call)}
+    assert not (imports | calls) & banned

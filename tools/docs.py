@@ -1,0 +1,110 @@
+"Build the docs site into `_docs/` without Quarto: nbdev's processing, then smalldocs, which reads the same `_quarto.yml`"
+import os, re, shutil, sys
+from html import unescape
+from pathlib import Path, PurePosixPath
+import yaml
+from fastcore.nbio import read_nb, write_nb
+from latex2mathml.converter import convert
+from nbdev.config import get_config
+from nbdev.doclinks import NbdevLookup, _build_modidx, nbglob
+from nbdev.quarto import refresh_quarto_yml
+from nbdev.serve import proc_nbs
+from smalldocs import config, site
+
+reading_order = 'image segmentation text tabular signals manifold pytorch_loop distributed own_mix speed accuracy'.split()
+# What Quarto reads, and smalldocs says that it does not
+expected = re.compile('format commonmark|unknown key format-links|.*: output-file')
+
+def sidebar(nbs):
+    "The notebooks there are, in reading order, as Quarto's `sidebar.yml`"
+    def _key(o): return reading_order.index(o.stem) if o.stem in reading_order else len(reading_order), o
+    pages = [o.relative_to(nbs).as_posix() for o in sorted(nbglob(nbs, as_path=True), key=_key)]
+    tutorials,benchmarks = ([o for o in pages if o.startswith(folder)] for folder in ('tutorials/', 'benchmarks/'))
+    api = [o for o in pages if o not in ['index.ipynb', 'methods.ipynb', 'migration.ipynb', *tutorials, *benchmarks]]
+    contents = [dict(text='Start here', href='index.ipynb'), dict(section='Tutorials', contents=tutorials), 'methods.ipynb',
+        dict(section='API', contents=api), dict(section='Benchmarks', contents=benchmarks), 'migration.ipynb']
+    there = [o for o in contents if (o in pages if isinstance(o, str) else o.get('contents', True))]
+    return yaml.dump(dict(website=dict(sidebar=dict(contents=there))), sort_keys=False)
+
+def mend(path):
+    "Drop what smalldocs shows and Jupyter would not: directives of Markdown cells, and what a `\\r` in an output overwrites"
+    nb = read_nb(path)
+    for c in nb.cells:
+        if c.cell_type=='markdown': c.source = re.sub(r'\A(#\|.*\n?)+', '', c.source)
+        for o in c.get('outputs', []):
+            if o.output_type=='stream': o.text = re.sub('.*\r', '', ''.join(o.text))
+    write_nb(nb, path)
+
+maths = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', flags=re.S)
+
+def mathml(m):
+    "TeX to MathML, which browsers show without a script or a font from elsewhere"
+    tex = unescape(m[2])
+    res = convert(tex, display='inline' if m[1]=='inline' else 'block')
+    if '\\' in res or '<mi>&</mi>' in res: sys.exit(f"latex2mathml needs plainer TeX than {tex!r}")
+    return f'<span class="math {m[1]}">{res}</span>'
+
+class Site(site.Site):
+    "smalldocs with nbdev's addresses, doc links that stay inside the site, and maths that needs no network"
+    def discover(self): return [PurePosixPath(o) for o in re.findall(r'[-:] (\S+\.ipynb)', (self.root/'sidebar.yml').read_text(encoding='utf-8'))]
+
+    def read(self, src):
+        page = super().read(src)
+        page.out = page.out.with_name(page.front.get('output-file', page.out.name))
+        return page
+
+    def find_page(self, target): return super().find_page(target) or next((o for o in self.pages.values() if o.out==target), None)
+
+    def resolve(self, href, page, record=True):
+        inside = re.sub(rf"^{re.escape(self.project.website['site-url'])}(/|$)", '/', href)
+        return super().resolve(inside, page, record)
+
+    def render_page(self, page):
+        super().render_page(page)
+        page.html = maths.sub(mathml, page.html)
+        page.env['math'] = False
+
+    def copy_assets(self, nav):
+        "Themes without the fonts that they import from another host: the reader's own serve"
+        super().copy_assets(nav)
+        for o in (self.out/'site_libs').rglob('*.css'):
+            o.write_text(re.sub(r'@import url\("?https?:[^)]*\);?', '', o.read_text(encoding='utf-8')), encoding='utf-8')
+
+    def write_llms_txt(self):
+        "nbdev's `llms.txt` tells of the modules; smalldocs' list of all pages goes after it"
+        path = self.out/'llms.txt'
+        modules = path.read_text(encoding='utf-8') if path.exists() else ''
+        super().write_llms_txt()
+        pages = path.read_text(encoding='utf-8')
+        if modules: path.write_text(modules + pages[pages.index('\n## Pages'):], encoding='utf-8')
+
+def rename_md(docs):
+    "Give the Markdown copies of pages the names that docstrings and nbdev's `llms.txt` have for them"
+    for o in docs.rglob('*.md'):
+        o.write_text(o.read_text(encoding='utf-8').replace('.llms.md', '.html.md'), encoding='utf-8')
+        o.rename(o.with_name(o.name.replace('.llms.md', '.html.md')))
+    txt = docs/'llms.txt'
+    txt.write_text(txt.read_text(encoding='utf-8').replace('.llms.md', '.html.md'), encoding='utf-8')
+
+def build():
+    "Build the site and return its folder"
+    cfg = get_config()
+    if cfg.lib_name not in NbdevLookup().entries: sys.exit(f"Links to the docs need an installed {cfg.lib_name}: pip install -e '.[docs]'")
+    (cfg.nbs_path/'sidebar.yml').write_text(sidebar(cfg.nbs_path), encoding='utf-8')
+    refresh_quarto_yml()
+    _build_modidx()
+    cache = proc_nbs(force=True)
+    for o in cache.rglob('*.ipynb'): mend(o)
+    project = config.load(cache)
+    project.website['llms-txt'] = True
+    res = Site(project)
+    res.out = cfg.doc_path
+    shutil.rmtree(res.out, ignore_errors=True)
+    res.build()
+    rename_md(res.out)
+    if problems := [o for o in res.warnings if not expected.match(o)]: sys.exit('\n'.join(problems))
+    return res.out
+
+if __name__=='__main__':
+    os.chdir(Path(__file__).parent.parent)
+    print(f"The site is in {build()}")

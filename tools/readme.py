@@ -1,0 +1,61 @@
+"Write `README.md` from `nbs/index.ipynb`, as the site's front page shows it. Needs no Quarto"
+import re, sys
+from base64 import b64decode
+from os.path import normpath
+from urllib.parse import urljoin
+from fastcore.nbio import read_nb
+from nbdev.config import get_config, nbpath2html
+from nbdev.doclinks import NbdevLookup
+
+unshown = {'default_exp', 'export', 'exporti'}
+fence = re.compile(r'^(```.*?^```)', flags=re.M|re.S)
+link = re.compile(r'(\]\(|src=")(?![a-z]+:|#)([^)"\s#]+)')
+
+def fix_links(md, cfg):
+    "Notebooks become pages of the site, and what else is beside the index is found from the root"
+    def _fix(m):
+        path = normpath(f'{cfg.nbs_path.name}/{m[2]}')
+        if path.endswith('.ipynb'): path = urljoin(cfg.doc_url+'/', nbpath2html(path.removeprefix(f'{cfg.nbs_path.name}/')).as_posix())
+        elif not (cfg.config_path/path).exists(): sys.exit(f"{cfg.readme_nb} links to {m[2]}, but there is no {path}")
+        return m[1]+path
+    return link.sub(_fix, md)
+
+def markdown(cell, cfg, lookup):
+    "A Markdown cell, without Quarto's `:::` lines; code in it stays as it is"
+    cell.remove_directives()
+    parts = fence.split(lookup.linkify(cell.source.strip()))
+    return ''.join(o if i%2 else fix_links(re.sub(r'^:::.*\n?', '', o, flags=re.M), cfg) for i,o in enumerate(parts))
+
+def output(out, name, cfg):
+    "One output as Markdown, a picture as a file"
+    data = out.get('data', {})
+    text = lambda o: ''.join(o).strip('\n')
+    if 'text/markdown' in data: return text(data['text/markdown'])
+    if 'image/png' in data:
+        path = cfg.nbs_path/'images'/f'{name}.png'
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b64decode(text(data['image/png'])))
+        return f"![]({path.relative_to(cfg.config_path).as_posix()})"
+    res = re.sub('.*\\r', '', text(out.get('text') or data.get('text/plain', '')))
+    return '\n'.join('    '+o if o else o for o in res.splitlines())
+
+def code(cell, cfg):
+    "A code cell's source and outputs, as its directives would have them"
+    d = cell.directives
+    if unshown & d.keys() or d.get('include')=='false': return ''
+    cell.remove_directives()
+    src = [] if d.get('echo')=='false' else [f'```python\n{cell.source.strip()}\n```']
+    outs = [] if d.get('output')=='false' else [output(o, f'index-{cell.id}-{i}', cfg) for i,o in enumerate(cell.outputs)]
+    return '\n\n'.join(o for o in src+outs if o)
+
+def readme():
+    "The text of `README.md`; the pictures in outputs become files beside the notebook's own"
+    cfg = get_config()
+    lookup = NbdevLookup(incl_libs=cfg.lib_name)
+    if cfg.lib_name not in lookup.entries: sys.exit(f"Links to the docs need an installed {cfg.lib_name}: pip install -e '.[dev]'")
+    for o in (cfg.nbs_path/'images').glob('index-*.png'): o.unlink()
+    cells = [c for c in read_nb(cfg.nbs_path/cfg.readme_nb).cells if c.source.strip() and 'hide' not in c.directives]
+    res = [markdown(c, cfg, lookup) if c.cell_type=='markdown' else code(c, cfg) for c in cells]
+    return '\n\n'.join(o for o in ['<!-- Written by tools/readme.py from nbs/index.ipynb: edit that -->', *res] if o) + '\n'
+
+if __name__=='__main__': (get_config().config_path/'README.md').write_text(readme(), encoding='utf-8')
