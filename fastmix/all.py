@@ -4,3 +4,9 @@ from fastmix.mix import mixup_batch, cutmix_batch, mix_targets
 from fastmix.loss import MixUpLoss
 from fastmix.mixer import Mixer
 from fastmix.callback import MixUp, CutMix
+from fastmix.manifold import ManifoldMixUp, MixHere
+from fastmix.output import OutputMixUp
+from fastmix.choice import MixChoice
+from fastmix.fmix import FMix
+from fastmix.resizemix import ResizeMix
+from fastmix.metric import MixAccuracy

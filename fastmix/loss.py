@@ -174,8 +174,10 @@ def mean_is_plain(
     "Is the mean of `loss_func` that of its unreduced losses, without weights in its denominator?"
     with torch.no_grad(): return bool(torch.isclose(loss_func(pred, *yb), unreduced(loss_func, pred, *yb).mean(), rtol=1e-3))
 
-# %% ../nbs/02_loss.ipynb #4adf8ce4
-def _first(o): return o if isinstance(o, Tensor) else next((t for t in map(_first, o) if t is not None), None) if isinstance(o, (tuple,list)) else None
+# %% ../nbs/02_loss.ipynb #5ba8156f
+def _first(o):
+    if isinstance(o, dict): o = tuple(o.values())
+    return o if isinstance(o, Tensor) else next((t for t in map(_first, o) if t is not None), None) if isinstance(o, (tuple,list)) else None
 
 class MixUpLoss:
     "`loss_func`, also on two sets of targets"

@@ -9,31 +9,31 @@ Docs: https://fastmix.github.io/fastmix/mixer.html.md"""
 # %% auto #0
 __all__ = ['Mixer']
 
-# %% ../nbs/05_mixer.ipynb #eb523760
+# %% ../nbs/05_mixer.ipynb #2c3774ed
 import inspect, math, torch, warnings
 from torch import Tensor
 from fastcore.basics import patch, store_attr
-from fastai.torch_core import find_bs
 from fastai.callback.core import Callback
 from fastai.callback.mixup import MixHandler
 from fastai.learner import CastToTensor
 from .draw import check_alpha, draw_lam, draw_perm
 from .mix import mix_targets, take
 from .loss import MixUpLoss, dense_loss, is_known, mean_is_plain, reduction_of
-from .batch import is_index, leaves, lies_over, on_host, own_generator, rebuild
+from .batch import has_samples, is_index, leaves, lies_over, n_samples, on_host, own_generator, rebuild
 from .inner import IndexHooks, at_fit_exit
 
 # %% ../nbs/05_mixer.ipynb #5c5a327d
 def _share(name, v):
     if isinstance(v, bool) or not isinstance(v, (int,float)) or not 0<=v<=1: raise ValueError(f"Expected {name} in [0, 1], but got {v!r}")
 
-# %% ../nbs/05_mixer.ipynb #5b31b1e6
+# %% ../nbs/05_mixer.ipynb #66af11c9
 class Mixer(Callback):
     "Base of all mixes: draws for each training batch, mixes it, and blends the losses. A subclass says what it mixes"
     order,run_valid = CastToTensor.order+0.5,False
     perm=lam=boxes=yb1=mixed_loss=hooks=held=rng=host = None
     mixed=paired=dense=sure = False
     pastes=mixes_index = False
+    at_input = True
     _stateattrs = ('perm','lam','boxes','yb1','mixed_loss','hooks','held','rng','host','mixed','paired')
     def __init__(self,
         alpha:float=1., # Of Beta(alpha, alpha), 0 or more; or a schedule `pct_train -> alpha`, as `SchedCos(0., 0.6)`
@@ -54,9 +54,15 @@ class Mixer(Callback):
         if start>end: raise ValueError(f"Expected start <= end, but got {start=}, {end=}")
         if inputs is not None: self.inputs = (inputs,) if isinstance(inputs, int) else tuple(inputs)
 
+    def __setattr__(self, name, v):
+        "Warn of names that belong to the Learner as fastai does, but not of those that only its model has"
+        of_learn = self.learn is not None and (name in vars(self.learn) or hasattr(type(self.learn), name))
+        if of_learn: super().__setattr__(name, v)
+        else: object.__setattr__(self, name, v)
+
     def __repr__(self):
         ps = inspect.signature(type(self)).parameters.values()
-        args = [f'{o.name}={getattr(self, o.name)!r}' for o in ps if o.name=='alpha' or getattr(self, o.name, o.default) is not o.default]
+        args = [f'{o.name}={getattr(self, o.name)!r}' for o in ps if o.name=='alpha' or getattr(self, o.name, o.default)!=o.default]
         return f"{type(self).__name__}({', '.join(args)})"
 
 # %% ../nbs/05_mixer.ipynb #a8e9ac1f
@@ -144,11 +150,14 @@ def _parts(self:Mixer):
     if not res: raise ValueError(f"Expected an input that can be mixed, but got {[getattr(o, 'dtype', type(o).__name__) for o in leaves(self.xb)]}")
     return res
 
-# %% ../nbs/05_mixer.ipynb #854df6e7
+# %% ../nbs/05_mixer.ipynb #a72ad4e3
+@patch
+def _partner(self:Mixer, x): return take(x, self.perm) if has_samples(x, self.n) else x
+
 @patch
 def _mix_inputs(self:Mixer, parts):
     "The model's inputs, mixed"
-    if self.stack_x: return (*self.xb, *(rebuild(o, [take(t, self.perm) for t in leaves(o)]) for o in self.xb), self.lam)
+    if self.stack_x: return (*self.xb, *rebuild(self.xb, [self._partner(o) for o in leaves(self.xb)]), self.lam)
     idx = [o for o in parts if is_index(o)]
     if idx: self._hook(idx)
     new = {id(o): self.mix(o) for o in parts if not is_index(o)}
@@ -169,45 +178,69 @@ def _unhook(self:Mixer):
 @patch
 def _check_hooks(self:Mixer):
     "Raise if indices were to be mixed, but none came by"
-    if self.hooks is None or not self.hooks.live: return
-    self.hooks.live = False
-    if not self.hooks.found: raise ValueError(f"Expected integer inputs of shapes {[tuple(o.shape) for o in self.hooks.batch]} to be fed to an "
-        "nn.Embedding, but none was. Mix elsewhere: stack_x=True, ManifoldMixUp(layers=...) or a MixHere in the model; or name other inputs=")
+    h = self.hooks
+    if h is not None and h.batch is not None and not h.found:
+        raise ValueError(f"Expected integer inputs of shapes {[tuple(o.shape) for o in h.batch]} to be fed to an nn.Embedding, but none was. "
+            "Mix elsewhere: stack_x=True, ManifoldMixUp(layers=...) or a MixHere in the model; or name other inputs=")
 
-# %% ../nbs/05_mixer.ipynb #02dde897
+# %% ../nbs/05_mixer.ipynb #ecb302e2
 @patch
 def before_fit(self:Mixer):
     "Get ready. Two mixers on a Learner are refused"
     others = [o for o in self.learn.cbs if isinstance(o, (Mixer,MixHandler)) and o is not self]
     if others: raise ValueError(f"Expected one mixer on a Learner, but got {self} and {others[0]}: use MixChoice to have several")
+    self.start_fit()
+
+@patch
+def start_fit(self:Mixer):
+    "Forget what was found out about another loss or model"
     self.sure,self.rng = False,own_generator(self.generator, getattr(self.dls, 'device', None) or 'cpu')
     self.host = on_host(self.rng)
 
 @patch
-def _at_rest(self:Mixer):
+def rest(self:Mixer):
+    "Whatever cut the last batch short, mix nothing until the next one"
     self.order,self.mixed,self.paired = Mixer.order,False,False
-    if self.hooks is not None: self.hooks.live = False
+    if self.hooks is not None: self.hooks.live,self.hooks.batch = False,None
 
-Mixer.before_train = Mixer.before_validate = Mixer.after_batch = Mixer._at_rest
+@patch
+def after_batch(self:Mixer): self.order = Mixer.order
+
+# %% ../nbs/05_mixer.ipynb #d42283be
+@patch
+def before_train(self:Mixer): self.rest()
+
+@patch
+def before_validate(self:Mixer): self.rest()
 
 @patch
 def after_fit(self:Mixer):
     "Let go of the last batch's targets"
     self.yb1 = self.held = None
 
+# %% ../nbs/05_mixer.ipynb #cc39c908
+@patch
+def _cut_short(self:Mixer):
+    "Give the targets back, if a batch ended while they were away"
+    if self.held is not None and not self.learn.yb: self.learn.yb = self.held
+    self.rest()
+
+Mixer.after_cancel_batch = Mixer.after_cancel_train = Mixer.after_cancel_epoch = Mixer.after_cancel_fit = Mixer._cut_short
+
+# %% ../nbs/05_mixer.ipynb #fdbf2285
 @patch
 def _is_on(self:Mixer):
     "Is this batch to be mixed?"
     if not self.start<=self.pct_train<=self.end or self.pct_train==self.end<1: return False
     return self.p==1 or torch.rand((), generator=self.host).item()<self.p
 
-# %% ../nbs/05_mixer.ipynb #7a96688f
+# %% ../nbs/05_mixer.ipynb #bd33ab54
 @patch
 def before_batch(self:Mixer):
     "Draw, mix the inputs, and mix or pair the targets"
-    self._at_rest()
+    self.rest()
     if not self._is_on(): return
-    self.n = find_bs(self.yb or self.xb)
+    self.n = n_samples(self.xb, self.yb)
     parts,ys = self._parts(),leaves(self.yb)
     x = next((o for o in parts if not is_index(o)), parts[0])
     fates = [self._fate(y, x) for y in ys]
@@ -218,29 +251,31 @@ def before_batch(self:Mixer):
     self.learn.xb = self._mix_inputs(parts)
     own,partners = zip(*[self._pair(y, f) for y,f in zip(ys,fates)]) if ys else ((),())
     self.learn.yb,self.yb1 = rebuild(self.yb, own),rebuild(self.yb, partners)
-    self.mixed,self.paired = True,not {'both','dense'}.isdisjoint(fates)
-    if self.paired: self.order = math.inf
+    self.mixed,self.paired,self.order = True,not {'both','dense'}.isdisjoint(fates),math.inf
 
-# %% ../nbs/05_mixer.ipynb #e219c0bc
+# %% ../nbs/05_mixer.ipynb #f7f32326
 @patch
 def after_pred(self:Mixer):
     "Spare the Learner the plain loss"
     self._check_hooks()
-    if not self.paired: return
-    self.held,self.learn.yb,self.order = self.yb,(),-math.inf
+    self.order = Mixer.order
+    if self.paired: self.held,self.learn.yb,self.order = self.yb,(),-math.inf
 
 @patch
 def after_loss(self:Mixer):
     "Give the targets back, and set the mixed loss"
     if not self.paired: return
     self.learn.yb,self.order = self.held,Mixer.order
-    self.learn.loss_grad = self.blend()
+    try: self.learn.loss_grad = self.blend()
+    except Exception as e:
+        if not e.args: e.args = (f"{type(e).__name__} in {self.loss_func}",) # fastai asks for a message, and an assertion may have none
+        raise
     self.learn.loss = self.loss_grad.clone()
 
 @patch
 def before_backward(self:Mixer):
     "Checkpointed layers run again in the backward pass, and must be mixed again"
-    if self.mixed and self.hooks is not None and self.hooks.batch: self.hooks.live = True
+    if self.hooks is not None and self.hooks.batch is not None: self.hooks.live = True
 
 @patch
 def after_backward(self:Mixer):
