@@ -1,10 +1,15 @@
 """MixUp, CutMix, manifold mixup and their kin for fastai and PyTorch, exact in their losses
 
+A mixed batch holds blends of samples in place of the samples, and its loss asks for the same blend of their labels. A network that never sees the same sample twice finds it hard to learn its training set by heart, and often generalises better. fastmix does the mixing: as callbacks for any fastai `Learner`, whatever it is trained to do, and as pure functions for any PyTorch loop.
+
+Every sample `i` has a partner `perm[i]` in its batch and keeps a share `lam[i]` of itself. Its loss is `lam[i]` times that of its own label plus `1-lam[i]` times that of its partner's: exactly, for losses of fastai, of PyTorch and your own, where classes have weights or labels are ignored too. Nothing of yours is changed on the way, neither the data nor the loss function, and no hook stays in the model when training ends, however it ends.
+
 Modules:
 
 - `fastmix.callback`: Callbacks that mix each training batch, for any task that fastai trains
 - `fastmix.choice`: `MixChoice`: MixUp for some batches and CutMix for others, or for some samples and others of one batch
-- `fastmix.compare`: Train with each mix, over several seeds, and say which differences are more than noise
+- `fastmix.compare`: Train with each mix over several seeds, and see which differences are more than noise
+- `fastmix.comparison`: Means, pairs, intervals and curves of finished runs
 - `fastmix.draw`: What is random in a mix: who meets whom, how much each keeps, and where the box goes
 - `fastmix.fmix`: Cut along the outlines of low-frequency noise instead of boxes
 - `fastmix.loss`: `MixUpLoss`: the exact loss on two sets of targets, for any loss function
@@ -15,6 +20,7 @@ Modules:
 - `fastmix.output`: Mix the predictions of a plain batch before the loss
 - `fastmix.resizemix`: Paste a shrunken copy of the partner's whole image
 - `fastmix.show`: What a mixer makes of your own data, before and after training on it
-- `fastmix.stack`: `stack_x=True` hands both samples and their share to the model; `StackedModel` makes a model that takes them"""
+- `fastmix.stack`: `stack_x=True` hands both samples and their share to the model; `StackedModel` makes a model that takes them
+- `fastmix.stage`: Let a mixer mix one batch, outside of training and with nothing changed"""
 
 __version__ = "0.1.0"

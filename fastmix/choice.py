@@ -9,20 +9,22 @@ Docs: https://fastmix.github.io/fastmix/choice.html.md"""
 # %% auto #0
 __all__ = ['PerSample', 'MixChoice']
 
-# %% ../nbs/10_choice.ipynb #f4801371
+# %% ../nbs/10_choice.ipynb #944b4f1a
 import torch
 from fastcore.basics import patch
-from .batch import lies_over, on_host, own_generator
+from .batch import check_mask, lies_over, on_host, own_generator
 from .mixer import Mixer
 
-# %% ../nbs/10_choice.ipynb #a015cd21
+# %% ../nbs/10_choice.ipynb #fbe29475
+def _generator_of(mixers): return next((m.generator for m in mixers if m.generator is not None), None)
+
 class PerSample(Mixer):
     "One of `mixers` for each sample of a batch"
     def __init__(self,
         mixers, # Mixers of inputs
         weights=None # How often each is drawn, in any unit; by default equally
     ):
-        super().__init__()
+        super().__init__(generator=_generator_of(mixers))
         bad = [m for m in mixers if not m.at_input or m.stack_x or m.per_sample is False]
         if bad: raise ValueError(f"Expected mixers of inputs with a lambda for each sample for per_sample=True, but got {bad[0]}")
         self.mixers,self.weights = mixers,weights
@@ -50,7 +52,7 @@ class PerSample(Mixer):
         for k,m in enumerate(self.mixers[1:], 1): res = self._select(res, k, m.mix(x))
         return res
 
-# %% ../nbs/10_choice.ipynb #8967e37d
+# %% ../nbs/10_choice.ipynb #413e203a
 @patch
 def _parts(self:PerSample):
     self.masks = set()
@@ -59,6 +61,7 @@ def _parts(self:PerSample):
 @patch
 def _fate(self:PerSample, y, x):
     if y is not None and lies_over(y, x): self.masks.add(id(y))
+    elif y is not None and any(m.pastes for m in self.mixers): check_mask(y, x)
     return Mixer._fate(self, y, x)
 
 @patch
@@ -71,7 +74,7 @@ def _pair(self:PerSample, y, fate):
             both = [self._select(o, k, pasted) for o in both]
     return tuple(both)
 
-# %% ../nbs/10_choice.ipynb #dbb65359
+# %% ../nbs/10_choice.ipynb #a1f0034c
 class MixChoice(Mixer):
     "One of several mixers, drawn for each batch, or for each sample"
     _learn = chosen = None
@@ -87,12 +90,12 @@ class MixChoice(Mixer):
         weights = [1.]*len(mixers) if weights is None else [float(w) for w in weights]
         if len(weights)!=len(mixers) or not all(0<=w<float('inf') for w in weights) or not sum(weights):
             raise ValueError(f"Expected {len(mixers)} weights of 0 or more that are not all 0, but got {weights}")
-        self.given,self.weights,self.each = mixers,weights,per_sample
+        self.given,self.weights,self.each,self.generator = mixers,weights,per_sample,_generator_of(mixers)
         self.mixers,self.odds = ([PerSample(mixers, weights)],[1.]) if per_sample else (mixers,weights)
 
     def __repr__(self): return f"MixChoice({', '.join(map(str, self.given))}, weights={self.weights}, per_sample={self.each})"
 
-# %% ../nbs/10_choice.ipynb #2c71b07b
+# %% ../nbs/10_choice.ipynb #2c5aba3d
 def _of_chosen(name): return property(lambda self: getattr(self.chosen or self.mixers[0], name))
 
 for _o in ('perm','lam','boxes','yb1','mixed','paired','order','mixed_loss'): setattr(MixChoice, _o, _of_chosen(_o))
@@ -102,6 +105,7 @@ def _set_learn(self, learn):
     for m in self.mixers + self.given: m.learn = learn
 MixChoice.learn = property(lambda self: self._learn, _set_learn)
 
+# %% ../nbs/10_choice.ipynb #684e18b1
 @patch
 def start_fit(self:MixChoice):
     self.host = on_host(own_generator(self.generator, 'cpu'))
@@ -114,7 +118,7 @@ def before_batch(self:MixChoice):
     self.chosen = self.mixers[k]
     self.chosen.before_batch()
 
-# %% ../nbs/10_choice.ipynb #b410163c
+# %% ../nbs/10_choice.ipynb #8ae61af0
 @patch
 def rest(self:MixChoice):
     for m in self.mixers: m.rest()
@@ -128,4 +132,5 @@ def _hand_on(event):
         if self.chosen is not None: getattr(self.chosen, event)()
     return f
 
-for _o in ('after_pred','after_loss','before_backward','after_backward','after_batch'): setattr(MixChoice, _o, _hand_on(_o))
+for _o in ('after_pred','after_loss','before_backward','after_backward','after_batch','after_cancel_batch','after_cancel_train',
+    'after_cancel_epoch','after_cancel_fit'): setattr(MixChoice, _o, _hand_on(_o))

@@ -10,11 +10,12 @@ Docs: https://fastmix.github.io/fastmix/manifold.html.md"""
 __all__ = ['MixHere', 'unwrap', 'trace', 'cuts', 'default_places', 'named_places', 'mix_output', 'is_seq_first', 'PlaceHooks',
            'ManifoldMixUp', 'is_compiled']
 
-# %% ../nbs/08_manifold.ipynb #39bcf041
+# %% ../nbs/08_manifold.ipynb #50b7db70
 import torch
 from contextlib import contextmanager
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import partial
 from torch import Tensor, nn
 from fastcore.basics import listify, patch
 from fastcore.meta import delegates
@@ -167,7 +168,7 @@ def is_seq_first(m)->bool:
     kinds = nn.MultiheadAttention,nn.TransformerEncoderLayer,nn.TransformerDecoderLayer,nn.TransformerEncoder,nn.TransformerDecoder
     return isinstance(m, kinds) and any(getattr(o, 'batch_first', True) is False for o in m.modules())
 
-# %% ../nbs/08_manifold.ipynb #6407eb21
+# %% ../nbs/08_manifold.ipynb #bf225374
 class PlaceHooks:
     "Mix the output of one of `places`, whichever `choice` says"
     def __init__(self): self.places,self.handles,self.choice,self.ran = [],[],-1,False
@@ -179,7 +180,7 @@ class PlaceHooks:
         "Put a hook on each of `places`"
         self.remove()
         self.places = places
-        self.handles = [m.register_forward_hook(self._hook(i)) for i,m in enumerate(places)]
+        self.handles = [m.register_forward_hook(partial(self._hook, i)) for i,m in enumerate(places)]
         if places: self.handles.append(model.register_forward_hook(self._stop))
 
     def _stop(self, *args): self.choice = -1
@@ -189,15 +190,14 @@ class PlaceHooks:
         self.choice = -1
         while self.handles: self.handles.pop().remove()
 
-    def _hook(self, i):
-        def hook(m, args, out):
-            if self.choice!=i: return
-            res = mix_output(m, out, self.n, self.mix)
-            if res is not None: self.ran = True
-            return res
-        return hook
+    def _hook(self, i, m, args, out):
+        if self.choice!=i: return
+        res = mix_output(m, out, self.n, self.mix)
+        if res is not None: self.ran = True
+        return res
 
     def mix(self, x): return mixup_batch(x, lam=self.lam, perm=self.perm)[0]
+    def __reduce__(self): return PlaceHooks,() # in a copy of the model, hooks that do nothing
 
 # %% ../nbs/08_manifold.ipynb #25487988
 @delegates()

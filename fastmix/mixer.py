@@ -9,7 +9,7 @@ Docs: https://fastmix.github.io/fastmix/mixer.html.md"""
 # %% auto #0
 __all__ = ['Mixer']
 
-# %% ../nbs/05_mixer.ipynb #2c3774ed
+# %% ../nbs/05_mixer.ipynb #d18e5741
 import inspect, math, torch, warnings
 from torch import Tensor
 from fastcore.basics import patch, store_attr
@@ -19,7 +19,7 @@ from fastai.learner import CastToTensor
 from .draw import check_alpha, draw_lam, draw_perm
 from .mix import mix_targets, take
 from .loss import MixUpLoss, dense_loss, is_known, mean_is_plain, reduction_of
-from .batch import has_samples, is_index, leaves, lies_over, n_samples, on_host, own_generator, rebuild
+from .batch import check_mask, has_samples, is_index, leaves, lies_over, n_samples, on_host, own_generator, rebuild
 from .inner import IndexHooks, at_fit_exit
 
 # %% ../nbs/05_mixer.ipynb #5c5a327d
@@ -65,7 +65,7 @@ class Mixer(Callback):
         args = [f'{o.name}={getattr(self, o.name)!r}' for o in ps if o.name=='alpha' or getattr(self, o.name, o.default)!=o.default]
         return f"{type(self).__name__}({', '.join(args)})"
 
-# %% ../nbs/05_mixer.ipynb #a8e9ac1f
+# %% ../nbs/05_mixer.ipynb #2afaa8cb
 @patch
 def draw(self:Mixer, x):
     "Draw `self.lam` (and what else `mix` needs) for a batch like `x`; `self.perm` is drawn already"
@@ -81,12 +81,13 @@ def mix_mask(self:Mixer, y):
     "A mask `y` mixed as `mix` mixes the input it lies over; used where `pastes` is True"
     raise NotImplementedError(f"Expected {type(self).__name__} to define `mix_mask`")
 
+# %% ../nbs/05_mixer.ipynb #4afdb6dc
 @patch
 def now(self:Mixer):
     "`alpha` at this point of training"
     return check_alpha(float(self.alpha(self.pct_train))) if callable(self.alpha) else self.alpha
 
-# %% ../nbs/05_mixer.ipynb #4bda931d
+# %% ../nbs/05_mixer.ipynb #4a7dd606
 @patch
 def _fate(self:Mixer, y, x):
     "What becomes of the target `y`: 'leave', 'paste', 'both', 'blend' or 'dense'"
@@ -94,6 +95,7 @@ def _fate(self:Mixer, y, x):
     if not isinstance(y, Tensor) or not y.ndim or len(y)!=self.n: raise ValueError(
         f"Expected targets as Tensors for {self.n} samples, but got {tuple(y.shape) if isinstance(y, Tensor) else y!r}")
     if self.pastes and lies_over(y, x): return 'paste'
+    if self.pastes: check_mask(y, x)
     is_float = y.is_floating_point()
     if self.stack_y is None: return 'blend' if is_float else 'both'
     return 'both' if self.stack_y else 'blend' if is_float else 'dense'
@@ -105,12 +107,12 @@ def _pair(self:Mixer, y, fate):
     res = y if fate=='leave' else self.mix_mask(y) if fate=='paste' else mix_targets(y, take(y, self.perm), self.lam)
     return res,res
 
-# %% ../nbs/05_mixer.ipynb #81f507fd
+# %% ../nbs/05_mixer.ipynb #6bb9ae44
 @patch
 def _n_lams(self:Mixer, fates):
     "How many lambdas the loss can use: one for each sample, or one for the batch"
     if self.per_sample is False: return 1
-    if not {'both','dense'} & set(fates): return self.n
+    if 'both' not in fates: return self.n
     f = self.mixed_loss.loss_func
     if reduction_of(f) in ('mean','sum','none','batchmean'): return self.n if self.sure or is_known(f) or reduction_of(f)!='mean' else 1
     self._one_lam(f"{f} has no `reduction`, so that the loss of each sample is unknown")
@@ -150,7 +152,7 @@ def _parts(self:Mixer):
     if not res: raise ValueError(f"Expected an input that can be mixed, but got {[getattr(o, 'dtype', type(o).__name__) for o in leaves(self.xb)]}")
     return res
 
-# %% ../nbs/05_mixer.ipynb #a72ad4e3
+# %% ../nbs/05_mixer.ipynb #5715c753
 @patch
 def _partner(self:Mixer, x): return take(x, self.perm) if has_samples(x, self.n) else x
 
@@ -163,6 +165,7 @@ def _mix_inputs(self:Mixer, parts):
     new = {id(o): self.mix(o) for o in parts if not is_index(o)}
     return rebuild(self.xb, [new.get(id(o), o) for o in leaves(self.xb)]) if new else self.xb
 
+# %% ../nbs/05_mixer.ipynb #67e7285f
 @patch
 def _hook(self:Mixer, idx):
     if self.hooks is None:
@@ -175,6 +178,7 @@ def _unhook(self:Mixer):
     if self.hooks is not None: self.hooks.remove()
     self.hooks = None
 
+# %% ../nbs/05_mixer.ipynb #25482613
 @patch
 def _check_hooks(self:Mixer):
     "Raise if indices were to be mixed, but none came by"
@@ -183,7 +187,7 @@ def _check_hooks(self:Mixer):
         raise ValueError(f"Expected integer inputs of shapes {[tuple(o.shape) for o in h.batch]} to be fed to an nn.Embedding, but none was. "
             "Mix elsewhere: stack_x=True, ManifoldMixUp(layers=...) or a MixHere in the model; or name other inputs=")
 
-# %% ../nbs/05_mixer.ipynb #ecb302e2
+# %% ../nbs/05_mixer.ipynb #0b9eeba5
 @patch
 def before_fit(self:Mixer):
     "Get ready. Two mixers on a Learner are refused"
@@ -197,6 +201,7 @@ def start_fit(self:Mixer):
     self.sure,self.rng = False,own_generator(self.generator, getattr(self.dls, 'device', None) or 'cpu')
     self.host = on_host(self.rng)
 
+# %% ../nbs/05_mixer.ipynb #a11126bb
 @patch
 def rest(self:Mixer):
     "Whatever cut the last batch short, mix nothing until the next one"
@@ -253,7 +258,7 @@ def before_batch(self:Mixer):
     self.learn.yb,self.yb1 = rebuild(self.yb, own),rebuild(self.yb, partners)
     self.mixed,self.paired,self.order = True,not {'both','dense'}.isdisjoint(fates),math.inf
 
-# %% ../nbs/05_mixer.ipynb #f7f32326
+# %% ../nbs/05_mixer.ipynb #da75fc4b
 @patch
 def after_pred(self:Mixer):
     "Spare the Learner the plain loss"
@@ -272,9 +277,10 @@ def after_loss(self:Mixer):
         raise
     self.learn.loss = self.loss_grad.clone()
 
+# %% ../nbs/05_mixer.ipynb #7e37994d
 @patch
 def before_backward(self:Mixer):
-    "Checkpointed layers run again in the backward pass, and must be mixed again"
+    "Let hooks act while checkpointed layers run again"
     if self.hooks is not None and self.hooks.batch is not None: self.hooks.live = True
 
 @patch

@@ -78,7 +78,14 @@ class Tab:
         if 'exceptionDetails' in res: raise RuntimeError(res['exceptionDetails'])
         return res['result'].get('value')
 
-    def until(self, code, secs=10):
+    def follow(self, link):
+        "Click `link`, and say where it leads"
+        self.events.clear()
+        self.js(f'setTimeout(() => {link}.click())')
+        self.wait('Page.loadEventFired')
+        return self.js('location.href')
+
+    def until(self, code, secs=30):
         "The first truthy value of `code`"
         end = time.time()+secs
         while not (res := self.js(code)):
@@ -209,8 +216,7 @@ def test_sidebar(tab, url, pages, size):
     hrefs = tab.js(f'{links}.map(o => o.href)')
     assert sorted(o.removeprefix(url) for o in hrefs) == pages
     tab.until(f'(() => {{ {visible} return {links}.every(visible) }})()')
-    tab.js(f'{links}.at(-1).click()')
-    tab.until(f"location.href=={json.dumps(hrefs[-1])} && document.readyState=='complete'")
+    assert tab.follow(f'{links}.at(-1)') == hrefs[-1]
 
 @pytest.mark.parametrize('size', [desktop,phone], ids=['desktop','phone'])
 def test_search(tab, url, size):
@@ -220,10 +226,10 @@ def test_search(tab, url, size):
     names = {k.split('.')[-1]:v[0] for mod in modidx['syms'].values() for k,v in mod.items() if re.fullmatch(r'[A-Z]\w+', k.split('.')[-1])}
     if size==phone: tab.js("document.querySelector('.navbar-toggler').click()")
     for name,page in names.items():
-        tab.until("(() => { " + visible + "return visible(document.querySelector('#quarto-search input')) })()")
+        tab.until('(() => { ' + visible + "return visible(document.querySelector('#quarto-search input')) })()")
         tab.js(f'''(() => {{ const o = document.querySelector('#quarto-search input'); o.focus(); o.value = {json.dumps(name)};
             o.dispatchEvent(new Event('input')) }})()''')
-        tab.until(f"[...document.querySelectorAll('.search-result')].some(o => o.href.startsWith({json.dumps(url+page.split('#')[0])}))")
-    tab.js(f"[...document.querySelectorAll('.search-result')].find(o => o.href.startsWith({json.dumps(url+page.split('#')[0])})).click()")
-    tab.until(f"document.readyState=='complete' && location.href.startsWith({json.dumps(url+page.split('#')[0])})")
+        found = f"[...document.querySelectorAll('.search-result')].find(o => o.href.startsWith({json.dumps(url+page.split('#')[0])}))"
+        tab.until(f'!!{found}')
+    assert tab.follow(found).startswith(url+page.split('#')[0])
     assert name in tab.js("document.querySelector('main').innerText")

@@ -27,12 +27,12 @@ def sidebar(nbs):
     return yaml.dump(dict(website=dict(sidebar=dict(contents=there))), sort_keys=False)
 
 def mend(path):
-    "Drop what smalldocs shows and Jupyter would not: directives of Markdown cells, and what a `\\r` in an output overwrites"
+    "Drop what smalldocs shows and Jupyter would not: directives of Markdown cells, and what a carriage return in an output overwrites"
     nb = read_nb(path)
     for c in nb.cells:
         if c.cell_type=='markdown': c.source = re.sub(r'\A(#\|.*\n?)+', '', c.source)
         for o in c.get('outputs', []):
-            if o.output_type=='stream': o.text = re.sub('.*\r', '', ''.join(o.text))
+            if o.output_type=='stream': o.text = re.sub(r'.*\r', '', ''.join(o.text))
     write_nb(nb, path)
 
 maths = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', flags=re.S)
@@ -80,11 +80,9 @@ class Site(site.Site):
 
 def rename_md(docs):
     "Give the Markdown copies of pages the names that docstrings and nbdev's `llms.txt` have for them"
-    for o in docs.rglob('*.md'):
+    for o in [docs/'llms.txt', *docs.rglob('*.llms.md')]:
         o.write_text(o.read_text(encoding='utf-8').replace('.llms.md', '.html.md'), encoding='utf-8')
         o.rename(o.with_name(o.name.replace('.llms.md', '.html.md')))
-    txt = docs/'llms.txt'
-    txt.write_text(txt.read_text(encoding='utf-8').replace('.llms.md', '.html.md'), encoding='utf-8')
 
 def build():
     "Build the site and return its folder"

@@ -36,7 +36,7 @@ def output(out, name, cfg):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b64decode(text(data['image/png'])))
         return f"![]({path.relative_to(cfg.config_path).as_posix()})"
-    res = re.sub('.*\\r', '', text(out.get('text') or data.get('text/plain', '')))
+    res = re.sub(r'.*\r', '', text(out.get('text') or data.get('text/plain', '')))
     return '\n'.join('    '+o if o else o for o in res.splitlines())
 
 def code(cell, cfg):

@@ -1,0 +1,203 @@
+"Pictures of mixed batches hold what was mixed, and showing them changes nothing"
+import os, re, subprocess, sys
+import matplotlib
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch
+from torch import nn, tensor
+from torch.utils.data import DataLoader, TensorDataset
+from fastai.tabular.all import Categorify, Normalize, TabularDataLoaders
+from fastai.text.all import TextDataLoaders
+from fastai.vision.all import CategoryBlock, DataBlock, DataLoaders, ImageBlock, Learner, MaskBlock, PILImage, PILMask, imagenet_stats, set_seed
+from fastai.vision.all import Normalize as NormalizeImages
+from fastmix.all import CutMix, FMix, ManifoldMixUp, MixChoice, MixUp, OutputMixUp, ResizeMix
+from fastmix.mix import box_mask
+from fastmix.show import plot_lam, show_mixed_batch
+from fastmix.stage import Stage, mix_once
+
+@pytest.fixture(autouse=True)
+def close():
+    set_seed(0)
+    yield
+    plt.close('all')
+
+def picture(i): return np.random.default_rng(i).integers(0, 256, (24,24,3), dtype=np.uint8)
+
+@pytest.fixture(scope='module')
+def dls():
+    "Images with class names, normalised"
+    block = DataBlock((ImageBlock,CategoryBlock), get_x=lambda i: PILImage.create(picture(i)), get_y=lambda i: ('dog','cat','cow')[i%3],
+        batch_tfms=NormalizeImages.from_stats(*imagenet_stats))
+    return block.dataloaders(range(40), bs=16, num_workers=0)
+
+def net(): return nn.Sequential(nn.Conv2d(3,8,3,2), nn.BatchNorm2d(8), nn.Dropout(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8,3))
+
+def shown(make, base, **kwargs):
+    "Axes for the mixer that `make` makes, its draws (known, since both have the same seed), the plain batch, and the mixed one"
+    b = getattr(base, 'dls', base).one_batch()
+    seeded = lambda: make(torch.Generator().manual_seed(0))
+    did = mix_once(seeded(), stage := Stage(base, b))
+    return show_mixed_batch(base, seeded(), b=b, **kwargs),did,b,stage
+
+def rgb(ax, i=0): return torch.as_tensor(np.array(ax.images[i].get_array())).permute(2,0,1)
+def title(did, i, names):
+    a,j = round(100*did.lam.expand(len(did.perm))[i].item()),did.perm[i]
+    return f'{a} % {names[i]} + {100-a} % {names[j]}'
+
+def test_image_mixup(dls):
+    axs,did,b,_ = shown(lambda g: MixUp(1., generator=g), dls)
+    plain = dls.decode(b)[0]
+    assert len(axs)==9
+    for i,ax in enumerate(axs):
+        l,j = did.lam[i],did.perm[i]
+        assert (rgb(ax) - (l*plain[i] + (1-l)*plain[j])).abs().max() <= 1.5
+        assert ax.get_title().replace('\n', ' ') == title(did, i, [dls.vocab[o] for o in b[1]])
+        assert not ax.patches and not ax.get_figure().get_suptitle()
+
+@pytest.mark.parametrize('cls', [CutMix,ResizeMix])
+def test_image_box(dls, cls):
+    axs,did,b,_ = shown(lambda g: cls(generator=g), dls, n=16)
+    plain,inside = dls.decode(b)[0],box_mask(did.boxes, (24,24))[:,0]
+    for i,ax in enumerate(axs):
+        got = rgb(ax)
+        assert got[:,~inside[i]].equal(plain[i][:,~inside[i]])
+        if cls is CutMix: assert got[:,inside[i]].equal(plain[did.perm[i]][:,inside[i]])
+        (y0,y1),(x0,x1) = did.boxes[i].tolist()
+        edges = [o.get_bbox().extents.tolist() for o in ax.patches]
+        assert edges == ([[x0-.5,y0-.5,x1-.5,y1-.5]] if y0<y1 and x0<x1 else [])
+
+def test_image_mask(dls):
+    axs,did,_,_ = shown(lambda g: FMix(generator=g), dls, n=4)
+    for i,ax in enumerate(axs): assert bool(ax.collections) == (0<did.lam[i]<1)
+
+def test_one_lam(dls):
+    "A single box is drawn into every sample"
+    axs,did,_,_ = shown(lambda g: CutMix(length=0.5, per_sample=False, generator=g), dls, n=4)
+    assert len(did.boxes)==1 and len({str(o.patches[0].get_bbox()) for o in axs})==1
+
+def test_later(dls):
+    "What is mixed inside of the model is shown in pairs, and the layer is named"
+    learn = Learner(dls, net())
+    for make in (lambda g: ManifoldMixUp(mix_input=False, generator=g), lambda g: OutputMixUp(generator=g), lambda g: MixUp(stack_x=True, generator=g)):
+        axs,did,b,_ = shown(make, learn, n=5)
+        plain,names = dls.decode(b)[0],[dls.vocab[o] for o in b[1]]
+        assert len(axs)==10
+        for i in range(5):
+            own,other = axs[2*i:2*i+2]
+            assert rgb(own).equal(plain[i]) and rgb(other).equal(plain[did.perm[i]])
+            assert f'{own.get_title()} {other.get_title()}' == title(did, i, names)
+        head = axs[0].get_figure().get_suptitle()
+        assert head.startswith(type(did).__name__) and head.endswith(f' at layer {did.layer}' if isinstance(did, ManifoldMixUp) else ')')
+
+def test_choice(dls):
+    axs,did,_,_ = shown(lambda g: MixChoice(MixUp(generator=g), CutMix(generator=g), weights=(0,1)), dls, n=4)
+    assert axs[0].get_figure().get_suptitle().startswith('CutMix(alpha=1.0') and any(o.patches for o in axs)
+    m = MixChoice(MixUp(), CutMix(length=0.5), per_sample=True)
+    given = [*m.given]
+    axs = show_mixed_batch(dls, m, n=16)
+    assert 0<sum(bool(o.patches) for o in axs)<16 and not axs[0].get_figure().get_suptitle()
+    assert all(a is b for a,b in zip(m.given, given)) and m.learn is None and all(o.perm is None for o in given)
+
+def test_masks():
+    block = DataBlock((ImageBlock,MaskBlock(['a','b'])), get_x=lambda i: PILImage.create(picture(i)),
+        get_y=lambda i: PILMask.create((picture(i)[...,0]>128).astype(np.uint8)))
+    dls = block.dataloaders(range(20), bs=8, num_workers=0)
+    axs,did,b,stage = shown(lambda g: CutMix(length=0.5, generator=g), dls, n=4)
+    for i,ax in enumerate(axs):
+        image,mask = ax.images
+        assert np.array_equal(mask.get_array(), stage.yb[0][i]) and not np.array_equal(mask.get_array(), b[1][i].numpy())
+        assert re.fullmatch(r'\d+ % \+ \d+ %', ax.get_title())
+    axs,did,b,_ = shown(lambda g: MixUp(1., generator=g), dls, n=4)
+    for i,ax in enumerate(axs):
+        for im,j,share in zip(ax.images[1:], (i,did.perm[i]), (did.lam[i],1-did.lam[i])):
+            assert np.array_equal(im.get_array(), b[1][j].numpy())
+            assert im.get_alpha() == pytest.approx(0.6*share.item())
+        assert len(ax.images)==3
+
+def test_signals():
+    ds = list(zip(torch.randn(16,1,30), torch.arange(16)%2))
+    dls = DataLoaders.from_dsets(ds, ds, bs=8, num_workers=0, device='cpu')
+    dls.vocab = ['slow','fast']
+    axs,did,b,stage = shown(lambda g: MixUp(1., generator=g), dls, n=3)
+    for i,ax in enumerate(axs):
+        assert [o.get_ydata().tolist() for o in ax.lines] == [o.tolist() for o in (b[0][i,0],b[0][did.perm[i],0],stage.xb[0][i,0])]
+        assert ax.get_title() == title(did, i, [dls.vocab[o] for o in b[1]])
+    axs,did,_,_ = shown(lambda g: CutMix(length=0.5, generator=g), dls, n=3)
+    for i,ax in enumerate(axs): assert ax.patches[0].get_x() == did.boxes[i,0,0]-.5
+
+def test_tables():
+    df = pd.DataFrame(dict(kind=['a','b','c','d']*10, size=np.random.default_rng(0).normal(5, 3, 40), y=np.arange(40.)))
+    dls = TabularDataLoaders.from_df(df, cat_names=['kind'], cont_names=['size'], y_names='y', procs=[Categorify,Normalize], bs=16)
+    axs,did,b,stage = shown(lambda g: MixUp(generator=g), dls, n=4)
+    own,other,mixed = (dls.train.decode(o).decode().items for o in (b, tuple(o[did.perm] for o in b), (*stage.xb,b[2])))
+    for i,ax in enumerate(axs):
+        cells = {k: o.get_text().get_text() for k,o in ax.tables[0].get_celld().items()}
+        assert [cells[0,c] for c in range(4)] == ['','own','partner','mixed']
+        assert [cells[1,c] for c in range(4)] == ['kind',own['kind'].iloc[i],other['kind'].iloc[i],'']
+        assert [cells[2,c] for c in range(4)] == ['size']+[f"{o['size'].iloc[i]:.4g}" for o in (own,other,mixed)]
+        assert ax.get_title() == title(did, i, [f"of {o:.4g}" for o in own['y']])
+
+def test_texts():
+    df = pd.DataFrame(dict(text=[f'the number {i} comes after {i-1}' for i in range(40)], label=['odd' if i%2 else 'even' for i in range(40)]))
+    dls = TextDataLoaders.from_df(df, text_col='text', label_col='label', bs=8, seq_len=16, n_workers=0, num_workers=0)
+    axs,did,b,_ = shown(lambda g: MixUp(generator=g), dls, n=4)
+    def words(i): return [dls.vocab[0][o] for o in b[0][i] if dls.vocab[0][o]!='xxpad']
+    for i in range(4):
+        for ax,j in zip(axs[2*i:2*i+2], (i,did.perm[i])): assert ax.texts[0].get_text().split() == ' '.join(words(j)).split()
+        assert ' '.join(o.get_title('left') for o in axs[2*i:2*i+2]) == title(did, i, [dls.vocab[1][o] for o in b[1]])
+
+def test_plain_loader():
+    "PyTorch's own loaders, several inputs, of which one is mixed, and one-hot targets"
+    data = DataLoader(TensorDataset(torch.rand(8,1,6,6), torch.rand(8,1,6,6), torch.eye(8)), batch_size=8)
+    axs = show_mixed_batch(DataLoaders(data, data), MixUp(inputs=1), n=2)
+    assert [bool(o.get_title()) for o in axs] == [False,True]*2
+    assert np.array_equal(axs[0].images[0].get_array(), data.dataset.tensors[0][0,0])
+    assert re.fullmatch(r'\d+ % 0 \+ \d+ % [1-7]', axs[1].get_title())
+
+@pytest.mark.parametrize('shape', [(2,6,6), (5,6,6), (1,4,6,6), (7,), ()])
+def test_shapes(shape):
+    ds = [(torch.randn(shape),tensor(i)) for i in range(8)]
+    assert len(show_mixed_batch(DataLoaders.from_dsets(ds, ds, bs=4, num_workers=0, device='cpu'), MixUp(), n=9))==4
+
+def test_nothing_changes(dls):
+    "Neither what is there to see nor what training makes of it"
+    def trained(show):
+        set_seed(0)
+        dls.rng.seed(0)
+        learn = Learner(dls, net()).manifold_mixup()
+        with learn.no_bar(),learn.no_logging():
+            learn.fit(1, 1e-2)
+            if show:
+                before = {**vars(learn)},{**vars(learn.manifold_mix_up)},{**vars(dls)}
+                learn.show_mixed_batch()
+                learn.show_mixed_batch(CutMix(), n=1)
+                assert (vars(learn),vars(learn.manifold_mix_up),vars(dls)) == before
+                assert not any(m._forward_hooks or m._forward_pre_hooks for m in learn.model.modules())
+            set_seed(1)
+            dls.rng.seed(1)
+            learn.fit(1, 1e-2)
+        return learn.model.state_dict()
+    a,b = trained(True),trained(False)
+    assert all(a[k].equal(b[k]) for k in a)
+
+def test_plot_lam():
+    "Shares of samples, as NumPy would draw them"
+    ax = plt.figure().subplots()
+    assert plot_lam((0.4,4.), ax=ax) is ax
+    for o,a in zip(ax.patches, (0.4,4.)):
+        t = np.random.default_rng(0).beta(a, a, 100_000)
+        assert abs(o.get_data().values - 100*np.histogram(np.maximum(t, 1-t), 25, (.5,1))[0]/1e5).max() < 0.5
+    assert [o.get_text() for o in ax.get_legend().texts] == ['alpha=0.4, mean 0.84','alpha=4, mean 0.64']
+
+def test_script(tmp_path):
+    "Without a display"
+    code = '''import warnings, torch
+warnings.filterwarnings('ignore')
+from fastai.vision.all import *
+from fastmix.all import *
+from fastmix.show import show_mixed_batch
+ds = list(zip(torch.rand(8,3,8,8), torch.arange(8)))
+axs = show_mixed_batch(DataLoaders.from_dsets(ds, ds, bs=8, num_workers=0, device='cpu'), CutMix())
+axs[0].get_figure().savefig('mixed.png')'''
+    env = {k:v for k,v in os.environ.items() if k not in ('DISPLAY','WAYLAND_DISPLAY','MPLBACKEND')}
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=tmp_path, env=env)
+    assert (tmp_path/'mixed.png').stat().st_size > 1000
