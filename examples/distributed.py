@@ -18,7 +18,8 @@ def get_dls(bs):
     return DataLoaders.from_dsets(data[:1000], data[1000:], bs=bs, num_workers=0, device=default_device())
 
 def small_net():
-    return nn.Sequential(ConvLayer(1,16), ConvLayer(16,32,stride=2), ConvLayer(32,64,stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64,10))
+    convs = ConvLayer(1,16),ConvLayer(16,32,stride=2),ConvLayer(32,64,stride=2)
+    return nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64,10))
 
 @call_parse
 def main(
@@ -34,7 +35,9 @@ def main(
     if mix not in (*mixes, 'plain'): sys.exit(f"Expected one of {', '.join(mixes)} or plain, but got {mix}")
     if torch.cuda.is_available(): torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
     if seed is not None: set_seed(seed, reproducible=True)
-    learn = Learner(get_dls(bs), small_net(), loss_func=nn.CrossEntropyLoss(), metrics=accuracy, cbs=None if mix=='plain' else mixes[mix](alpha))
+    mixer = None if mix=='plain' else mixes[mix](alpha)
+    learn = Learner(get_dls(bs), small_net(), loss_func=nn.CrossEntropyLoss(), metrics=accuracy, cbs=mixer)
     together = learn.distrib_ctx(sync_bn=torch.cuda.is_available()) if num_distrib()>1 else nullcontext()
     with learn.no_bar(),together: learn.fit_one_cycle(epochs, lr)
-    if not rank_distrib(): print(f'{mix}, {max(1, num_distrib())} process(es): {learn.recorder.values[-1][-1]:.3f} of the validation digits right')
+    right = learn.recorder.values[-1][-1]
+    if not rank_distrib(): print(f'{mix}, {max(1, num_distrib())} process(es): {right:.1%} of the validation digits right')

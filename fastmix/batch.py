@@ -65,16 +65,17 @@ def check_mask(
         f"Expected masks with the spatial shape {tuple(x.shape[2:])} of the input to paste with it, but got {y.dtype} of shape {tuple(y.shape)}: "
         "resize them, or use MixUp; if they are no masks, make them floats `(B,n,k)` or flatten them")
 
-# %% ../nbs/03_batch.ipynb #dd70a006
+# %% ../nbs/03_batch.ipynb #73b7c505
+def _seed(generator): return torch.randint(2**48, (), device=getattr(generator, 'device', None), generator=generator).item()
+
 def on_host(generator):
-    "`generator`, or one with its seed on the CPU, for decisions that the host has to know without waiting for a device"
-    return generator if generator is None or generator.device.type=='cpu' else torch.Generator().manual_seed(generator.initial_seed())
+    "`generator`, or one on the CPU that it seeds, for decisions that the host has to know without waiting for a device in each batch"
+    return generator if generator is None or generator.device.type=='cpu' else torch.Generator().manual_seed(_seed(generator))
 
 def own_generator(
     generator, # The user's, or None for PyTorch's own
-    device # Where it will draw
+    device # Where it will draw; of several GPUs this process's own
 ): # A generator, or None
     "A generator that differs between the ranks of a distributed run and repeats with their seeds"
     if num_distrib()<2: return generator
-    seed = torch.randint(2**48, (), generator=on_host(generator)).item() + rank_distrib()
-    return torch.Generator(device).manual_seed(seed)
+    return torch.Generator(torch.device(device).type).manual_seed(_seed(generator)+rank_distrib())

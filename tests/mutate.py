@@ -5,23 +5,25 @@
     python tests/mutate.py faults                    # the faults that tests/test_regressions.py names
 
 Nothing is written: each change is compiled in a process of its own, where the cells of the module's notebook run on it, then those of
-notebooks that use it, then the tests. A change that none of these notices is a survivor, and is printed. `equivalent`, in mutants.py, holds
-those that change nothing that a processor could show, with the reason; `non_blocking`, which only a device could notice, is never changed.
+notebooks that use it, then the tests. A change that none of these notices is a survivor, and is printed. mutants.txt holds those
+that change nothing that a processor could show, with the reason; `non_blocking`, which only a device could notice, is never changed.
 By hand, not for every commit: a change takes a second or two, a survivor the time of all its tests."""
 import argparse, ast, copy, importlib, importlib.abc, importlib.util, json, os, random, re, resource, signal, sys, tempfile, time
+from functools import partial
 from pathlib import Path
-from mutants import equivalent, faults
+from faults import faults
 
 root = Path(__file__).resolve().parent.parent
-# What looks at a module besides its own notebook: other notebooks, and test files with the names of tests in them
-looks = dict(
-    draw=['mix', 'properties cycle or beta or place or box or drawn', 'regressions box or border or lambda', 'no_wait draws'],
-    mix=['properties mixup or cutmix or paste or dense', 'regressions precision or leak or cached or triple', 'no_wait draws or mixing'],
-    loss=['properties cross or ends or other or dense', 'regressions smoothed or precision or leak', 'no_wait losses', 'callback'],
-    batch=['mixer', 'properties nested or several or leaves', 'regressions rank', 'no_wait training', 'callback'],
-    inner=['callback', 'no_wait tokens', 'fastai', 'exits okens'],
-    mixer=['callback', 'properties nested or several', 'regressions', 'no_wait training', 'fastai', 'exits', 'determinism'],
-    callback=['properties nested or several', 'regressions', 'no_wait training', 'fastai', 'determinism'])
+# Module and change: why no test can notice it
+equivalent = {tuple(o.split(' | ')[:2]):o.split(' | ')[2] for o in (root/'tests/mutants.txt').read_text(encoding='utf-8').splitlines()[1:]}
+# What looks at a module besides its own notebook: other notebooks, then test files, a bar, and the names of tests in them
+looks = dict(draw='mix | properties regressions no_wait | cycle or beta or place or box or drawn or border or lambda or draws',
+    mix='| properties regressions no_wait | mixup or cutmix or paste or dense or drawn or precision or leak or draws or mixing',
+    loss='| properties regressions no_wait | cross or ends or other or dense or smoothed or precision or leak or triple or losses',
+    batch='mixer callback | properties regressions fastai | nested or several or leaves or rank or fastai',
+    inner='callback | no_wait fastai exits | okens or embed or text or tabular',
+    mixer='callback | properties regressions no_wait fastai exits | not properties or nested or several',
+    callback='| properties regressions no_wait fastai | not properties or nested or several')
 
 heavy = '''hypothesis matplotlib.pyplot nbdev.showdoc pytest scipy.stats sklearn.datasets torch torchvision torch._subclasses.fake_tensor
     torch._dynamo fastai.callback.all fastai.tabular.all fastai.text.all fastai.vision.all'''.split()
@@ -128,14 +130,16 @@ def run_notebook(name):
         exec(compile(src, path.name, 'exec'), ns)
     if alone: tensor.__array_eq__ = equal
 
-def run_tests(name, *chosen):
-    "Run the tests of a file, or some of them"
-    path = next((o for o in (name,f'tests/test_{name}.py') if (root/o.split('::')[0]).is_file()), None)
+def run_tests(names, chosen=''):
+    "Run the tests of some files, or of them those that are chosen as by pytest's `-k`"
     os.chdir(root)
-    args = ['-x', '-q', '-p', 'no:cacheprovider', '-W', 'ignore', path, *(['-k', ' '.join(chosen)] if chosen else [])]
-    if sys.modules['pytest'].main(args): raise AssertionError(name)
+    paths = [o for o in (o if '::' in o else f'tests/test_{o}.py' for o in names.split()) if (root/o.split('::')[0]).exists()]
+    if sys.modules['pytest'].main(['-x', '-q', '-p', 'no:cacheprovider', '-W', 'ignore', *paths, '-k', chosen]): raise AssertionError
 
-def is_notebook(name): return any(root.glob(f'nbs/[0-9]*_{name}.ipynb'))
+def steps_for(module):
+    "Calls that look at a module, by name"
+    nbs,*tests = looks.get(module, '|').split('|')
+    return {o: partial(run_notebook, o) for o in (module,*nbs.split())} | ({'tests': partial(run_tests, *tests)} if any(tests) else {})
 
 def child(module, src, steps, limit, out):
     "Import `src` as `module`, and run `steps` until one fails; say so to `out`"
@@ -144,10 +148,10 @@ def child(module, src, steps, limit, out):
     for fd in (0,1,2): os.dup2(null, fd)
     sys.meta_path.insert(0, Changed(module, src))
     with tempfile.TemporaryDirectory() as tmp:
-        for step in steps:
+        for name,step in steps.items():
             os.chdir(tmp)
-            try: run_notebook(step) if is_notebook(step) else run_tests(*step.split())
-            except BaseException as e: return os.write(out, f'{step}: {type(e).__name__}: {e}'[:150].replace('\n', ' ').encode())
+            try: step()
+            except BaseException as e: return os.write(out, f'{name}: {type(e).__name__}: {e}'[:150].replace('\n', ' ').encode())
     os.write(out, b'nothing')
 
 def noticed(module, src, steps, limit):
@@ -171,7 +175,7 @@ def noticed(module, src, steps, limit):
 def preload():
     "What tests import anyway, so that each change need not"
     os.environ.update(OMP_NUM_THREADS='1', MPLBACKEND='agg')
-    os.environ.setdefault('FASTMIX_EXAMPLES', '0.5')
+    os.environ.setdefault('FASTMIX_EXAMPLES', '0.3')
     for o in heavy: importlib.import_module(o)
     sys.modules['torch'].set_num_threads(1)
     assert 'fastmix' not in sys.modules
@@ -182,40 +186,41 @@ def mutate(module, args):
     "Try the changes of one module; returns how many were tried and the survivors"
     todo = list(changes(source(module)))
     found = len(todo)
-    if args.line: todo = [o for o in todo if o[0] in args.line]
+    todo = [o for o in todo if args.line[0]<=o[0]<=args.line[1]]
     if args.sample and args.sample<len(todo): todo = sorted(random.Random(args.seed).sample(todo, args.sample), key=lambda o: o[0])
     if args.list: return [print(f'{module}.py:{o[0]} {o[1]}: {o[2]}') for o in todo] and None
-    steps,start,count,left = [module, *looks.get(module, [])],time.time(),dict(noticed=0, time=0, equivalent=0),[]
+    steps,start,count,left = steps_for(module),time.time(),dict(noticed=0, time=0, equivalent=0),[]
     why = noticed(module, source(module), steps, 10*args.limit)
     if why: sys.exit(f'the unchanged {module} fails: {why}')
     for line,where,what,src in todo:
         key = f'{where}: {what}'
-        if key in equivalent.get(module, {}) and not args.all: res = 'equivalent'
+        if (module,key) in equivalent and not args.all: res = 'equivalent'
         else: res = noticed(module, src, steps, args.limit)
         if args.verbose: print(f'{module}.py:{line} {key}  | {res}', flush=True)
         if res: count[res if res in count else 'noticed'] += 1
         else:
             left.append(key)
             print(f'SURVIVED {module}.py:{line} {key}', flush=True)
-    there = {f'{o[1]}: {o[2]}' for o in changes(source(module))}
-    for o in set(equivalent.get(module, {}))-there: print(f'no such change any more: {module} {o}')
+    there = {(module,f'{o[1]}: {o[2]}') for o in changes(source(module))}
+    for o in equivalent:
+        if o[0]==module and o not in there: print('no such change any more:', *o)
     said = ', '.join(f'{v} {k}' for k,v in count.items())
     print(f'{module}: {len(todo)} of {found} changes in {time.time()-start:.0f} s: {said}, {len(left)} survived', flush=True)
     return left
 
-def put_in(fault, module, old, new, test, limit):
+def put_in(fault, module, test, old, new, limit):
     "Put one named fault in, and run its test"
     src = source(module)
     if src.count(old)!=1: return f'NO SUCH CODE {fault}: {old!r} is {src.count(old)} times in {module}'
-    res = noticed(module, src.replace(old, new), [f'tests/test_regressions.py::{test}'], limit)
-    return f"{'noticed' if res else 'SURVIVED'} {fault}: {module}, {new.strip()!r}"
+    res = noticed(module, src.replace(old, new), dict(test=partial(run_tests, f'tests/test_regressions.py::{test}')), limit)
+    return f"{'noticed' if res else 'SURVIVED'} {fault}: {module}, {new.strip()!r}  | {res}"
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('modules', nargs='+', help="modules of the package, or 'faults'")
     p.add_argument('--sample', type=int, help="try so many changes of each module, drawn at random")
     p.add_argument('--seed', type=int, default=0, help="of that sample")
-    p.add_argument('--line', type=int, nargs='*', help="only changes on these lines")
+    p.add_argument('--line', type=int, nargs=2, default=(0,10**6), help="only changes from this line to that")
     p.add_argument('--limit', type=int, default=120, help="processor seconds for one change; what takes longer counts as noticed")
     p.add_argument('--all', action='store_true', help="also try those known to be equivalent")
     p.add_argument('--list', action='store_true', help="print the changes and stop")

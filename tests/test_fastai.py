@@ -390,6 +390,7 @@ def test_shown(name, pictures, tmp_path):
     learn = fit(picture_learn(dls, mixer(name), tmp_path))
     bare = picture_learn(dls, None, tmp_path)
     bare.model = learn.model
+    bare.create_opt()
     for what,f in ASK.items(): assert (res:=ask(learn, f))==ask(bare, f) and res, what
     assert not hooks(learn.model) and not torch.equal(weights(learn), weights(fit(learn)))
 

@@ -470,6 +470,8 @@ def place_odds(s, side, where):
 def test_places(where):
     "Boxes are where they ought to be: centre anywhere, every pixel equally covered, or inside; each dimension and sample for itself"
     n,size = 20_000,(7,10)
+    side = [torch.full((50,), 4.)]
+    if where=='centre': assert torch.equal(place_boxes((9,), side, generator=gen(0)), place_boxes((9,), side, where, gen(0)))
     for sides in ((1,2),(3,4),(4,7),(7,10)):
         boxes = place_boxes(size, [torch.full((n,), float(o)) for o in sides], where, gen(sides[0]))
         for d,(s,side) in enumerate(zip(size, sides)):
@@ -509,3 +511,13 @@ def test_box_sizes(dims):
         counts = Counter((drawn[:,d,1]-drawn[:,d,0]).tolist())
         assert set(counts)<=set(ks) and fits([counts[k] for k in sorted(set(ks))], [ks.count(k) for k in sorted(set(ks))])
     if dims>1: assert abs(np.corrcoef(*(drawn[:,:2,1]-drawn[:,:2,0]).T.numpy())[0,1])<.08
+
+def test_default_dtype():
+    "Lambda is float32 whatever PyTorch's default is"
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        drawn = [draw_lam(3, 0),draw_lam(3, .4),mixup_batch(torch.rand(3, 2), lam=.5)[2]]
+        drawn += [cutmix_batch(torch.rand(3, 1, 4), **kw)[2] for kw in ({}, dict(length=.5), dict(lam=.5))]
+    finally: torch.set_default_dtype(before)
+    assert {o.dtype for o in drawn}=={torch.float32}

@@ -1,6 +1,7 @@
 "Build the docs site into `_docs/` without Quarto: nbdev's processing, then smalldocs, which reads the same `_quarto.yml`"
 import os, re, shutil, sys
 from html import unescape
+from os.path import normpath
 from pathlib import Path, PurePosixPath
 import yaml
 from fastcore.nbio import read_nb, write_nb
@@ -56,8 +57,12 @@ class Site(site.Site):
     def find_page(self, target): return super().find_page(target) or next((o for o in self.pages.values() if o.out==target), None)
 
     def resolve(self, href, page, record=True):
-        inside = re.sub(rf"^{re.escape(self.project.website['site-url'])}(/|$)", '/', href)
-        return super().resolve(inside, page, record)
+        "Doc links by their full address lead inside the site; what is in the repository but not in `nbs/` is read on GitHub"
+        web = self.project.website
+        href = re.sub(rf"^{re.escape(web['site-url'])}(/|$)", '/', href)
+        path = normpath(page.src.parent/href) if page else ''
+        if path.startswith('../') and (self.root/path).is_file(): return f"{web['repo-url']}/blob/{web['repo-branch']}/{path[3:]}"
+        return super().resolve(href, page, record)
 
     def render_page(self, page):
         super().render_page(page)
