@@ -10,3 +10,6 @@ from fastmix.choice import MixChoice
 from fastmix.fmix import FMix
 from fastmix.resizemix import ResizeMix
 from fastmix.metric import MixAccuracy
+from fastmix.stack import StackedModel
+from fastmix.show import show_mixed_batch, plot_lam
+from fastmix.compare import compare
