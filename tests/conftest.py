@@ -1,7 +1,15 @@
 "Every test starts from the same random numbers, on one thread, without a screen"
-import os
+import gc, os
 os.environ.setdefault('MPLBACKEND', 'agg')
 import pytest
+
+@pytest.fixture
+def only_new():
+    "Let the garbage collector see but what is made from here on, which is faster"
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 @pytest.fixture(autouse=True)
 def seeded():

@@ -1,9 +1,10 @@
 "What several test files need: small data, small models, all mixers, and a callback that recomputes each batch"
-import random, torch, torch.nn.functional as F
+import torch, torch.nn.functional as F
 from contextlib import ExitStack
+from functools import partial
 from torch import nn
 from fastai.basics import Callback, DataLoaders, Learner
-from fastai.callback.progress import ProgressCallback # so that `no_bar` has something to take away
+from fastai.callback.progress import ProgressCallback
 import fastmix.all as fm
 
 n_train,n_valid,bs,n_out = 8,4,4,3
@@ -19,27 +20,21 @@ def net(kind='image'):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         if kind=='tokens': return nn.Sequential(nn.Embedding(20,8), Mean(), nn.Linear(8,8), nn.ReLU(), nn.Linear(8,n_out))
-        return nn.Sequential(nn.Conv2d(2,4,3,padding=1), nn.ReLU(), nn.Conv2d(4,4,3,padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4*36,n_out))
+        conv = partial(nn.Conv2d, kernel_size=3, padding=1)
+        return nn.Sequential(conv(2,4), nn.ReLU(), conv(4,4), nn.ReLU(), nn.Flatten(), nn.Linear(4*36,n_out))
 
-# name: (what makes one, kind of data)
-MIXERS = {
-    'MixUp': (lambda **kw: fm.MixUp(**kw), 'image'),
-    'MixUp of tokens': (lambda **kw: fm.MixUp(**kw), 'tokens'),
-    'CutMix': (lambda **kw: fm.CutMix(**kw), 'image'),
-    'ManifoldMixUp': (lambda **kw: fm.ManifoldMixUp(**kw), 'image'),
-    'ManifoldMixUp of tokens': (lambda **kw: fm.ManifoldMixUp(**kw), 'tokens'),
-    'OutputMixUp': (lambda **kw: fm.OutputMixUp(**kw), 'image'),
-    'MixChoice': (lambda **kw: fm.MixChoice(fm.MixUp(**kw), fm.CutMix(**kw)), 'image'),
-    'MixChoice per sample': (lambda **kw: fm.MixChoice(fm.MixUp(**kw), fm.CutMix(**kw), per_sample=True), 'image'),
-    'FMix': (lambda **kw: fm.FMix(**kw), 'image'),
-    'ResizeMix': (lambda **kw: fm.ResizeMix(**kw), 'image'),
-}
-MIXERS = {k:v for k,v in MIXERS.items() if hasattr(fm, k.split()[0])}
+def choice(**kw_choice): return lambda **kw: fm.MixChoice(fm.MixUp(**kw), fm.CutMix(**kw), **kw_choice)
+
+MIXERS = { # name: what makes one, and the kind of data it is tried on
+    'MixUp':(fm.MixUp,'image'), 'MixUp of tokens':(fm.MixUp,'tokens'), 'CutMix':(fm.CutMix,'image'), 'FMix':(fm.FMix,'image'),
+    'ResizeMix':(fm.ResizeMix,'image'), 'ManifoldMixUp':(fm.ManifoldMixUp,'image'), 'ManifoldMixUp of tokens':(fm.ManifoldMixUp,'tokens'),
+    'OutputMixUp':(fm.OutputMixUp,'image'), 'MixChoice':(choice(),'image'), 'MixChoice per sample':(choice(per_sample=True),'image')}
 def kind_of(name): return MIXERS[name][1]
 def mixer(name, **kw): return MIXERS[name][0](**kw)
 
 def get_dls(x, y, n=n_train, bs=bs, shuffle=False, **kw):
-    return DataLoaders.from_dsets(list(zip(x[:n],y[:n])), list(zip(x[n:],y[n:])), bs=bs, device='cpu', num_workers=0, shuffle=(shuffle,False), **kw)
+    dsets = [[*zip(x[:n],y[:n])],[*zip(x[n:],y[n:])]]
+    return DataLoaders.from_dsets(*dsets, bs=bs, device='cpu', num_workers=0, shuffle=(shuffle,False), **kw)
 
 def get_learn(cbs=None, kind='image', model=None, loss_func=None, x=None, y=None, dls=None, lr=1e-2, **kw):
     if dls is None: dls = get_dls(DATA[kind] if x is None else x, Y if y is None else y)
@@ -48,7 +43,7 @@ def get_learn(cbs=None, kind='image', model=None, loss_func=None, x=None, y=None
 def quiet(learn):
     "Keep `learn` from printing"
     stack = ExitStack()
-    for o in (learn.no_bar(),learn.no_logging()): stack.enter_context(o)
+    for o in (learn.removed_cbs(learn._grab_cbs(ProgressCallback)),learn.no_logging(),learn.no_mbar()): stack.enter_context(o)
     return stack
 
 def fit(learn, n=1, seed=0, **kw):
@@ -61,7 +56,9 @@ def weights(learn):
     "All that a model holds, in one tensor"
     return torch.cat([o.detach().float().flatten() for o in getattr(learn, 'model', learn).state_dict().values()])
 
-def hooks(model): return [(m,k,h) for m in model.modules() for k,v in vars(m).items() if 'hooks' in k and isinstance(v, dict) for h in v.values()]
+def hooks(model):
+    "All hooks of all kinds in a model"
+    return [h for m in model.modules() for k,v in vars(m).items() if 'hooks' in k and isinstance(v, dict) for h in v.values()]
 
 def the_mixer(learn): return next(o for o in learn.cbs if isinstance(o, fm.Mixer))
 

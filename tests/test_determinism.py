@@ -3,7 +3,6 @@ import pytest, random, torch, numpy as np
 from torch import nn
 from fastai.basics import Callback
 from fastai.callback.schedule import SchedCos
-import fastmix.all as fm
 from helpers import DATA, MIXERS, Y, fit, get_dls, get_learn, kind_of, mixer, net, the_mixer, weights
 
 class Noise(nn.Module):

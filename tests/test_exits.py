@@ -18,7 +18,9 @@ PLACES = [(o,v,last) for v,os in ((False,EVENTS),(True,('before_batch','after_pr
     for o in os for last in (False,True)] + [(o,v,True) for o in CALLS for v in (False,True) if not v or o in ('forward','loss')]
 
 class Trap(Callback):
-    "Raises `exc` once: in the event `at`, as the first callback or the last, or inside the call `at`. In a batch that is the second of training, or one of validation"
+    """Raises `exc` once: in the event `at`, as the first callback or the last, or inside the call `at`
+
+    In a batch that is the second of training, or one of validation."""
     armed = None
     def __init__(self, exc, at, valid=False, last=False):
         self.exc,self.at,self.valid,self.sprung,self.order = exc,at,valid,False,math.inf if last else -math.inf
@@ -35,8 +37,8 @@ def call(at):
     if Trap.armed and Trap.armed.at==at and Trap.armed.learn: Trap.armed.spring()
 
 # What is cancelled, and where, so that the event after it happens
-leads = dict(backward='before_backward', step='before_step', batch='after_pred', train='after_batch', validate='after_batch', epoch='after_train',
-    fit='after_epoch')
+leads = dict(backward='before_backward', step='before_step', batch='after_pred', train='after_batch', validate='after_batch',
+    epoch='after_train', fit='after_epoch')
 def traps(exc, at, valid, last):
     res = [Trap(exc, at, valid, last)]
     k = at.removeprefix('after_cancel_')
@@ -71,7 +73,8 @@ class Diary(Callback):
     "All that another callback sees: events, and labels"
     def __init__(self):
         self.seen = []
-        for o in EVENTS: setattr(self, o, lambda o=o: self.seen.append((o, [y.tolist() for y in self.learn.yb] if o in _inner_loop else ())))
+        for o in EVENTS: setattr(self, o, lambda o=o: self.seen.append((o, self._labels() if o in _inner_loop else ())))
+    def _labels(self): return [y.tolist() for y in self.learn.yb]
 
 def step(p, **kw): call('step')
 def opt_func(params, lr): return Optimizer(params, [step, sgd_step], lr=lr)
@@ -155,7 +158,7 @@ def test_exits(name, plain):
     assert not bad
     assert 'none' in during # the loss was interrupted while it had been asked for what it is unreduced
 
-def test_let_go():
+def test_let_go(only_new):
     "When training broke off and the mixer is removed, nothing keeps it alive; and the mixer keeps no model"
     mixers,refs = [mixer(o) for o in MIXERS],[]
     def _break_off(m, kind):

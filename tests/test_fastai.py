@@ -27,7 +27,7 @@ from fastai.vision.augment import Brightness, Flip
 from fastai.vision.data import ImageBlock, PILImageBW
 from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropy
 import fastmix.all as fm
-from helpers import DATA, MIXERS, Y, Check, bs, fit, get_learn, hooks, kind_of, mixer, n_out, net, quiet, the_mixer, weights
+from helpers import DATA, MIXERS, Y, Check, bs, fit, get_dls, get_learn, hooks, kind_of, mixer, n_out, net, quiet, the_mixer, weights
 
 still = [o for o in MIXERS if o in ('MixUp','MixUp of tokens','CutMix')] # these change nothing where alpha=0
 images = [o for o in MIXERS if kind_of(o)=='image']
@@ -113,29 +113,15 @@ class IsLast(Callback):
         self.learn.xb = (self.x.contiguous(memory_format=torch.channels_last),)
         assert self.model[0].weight.is_contiguous(memory_format=torch.channels_last)
 
-CALLBACKS = dict(
-    accumulation = lambda: [GradientAccumulation(2*bs),Grads(0.5)],
-    accumulation_over_epochs = lambda: [GradientAccumulation(3*bs),Grads(1/3)],
-    autocast = lambda: [Autocast()],
-    autocast_clip_accumulate = lambda: [Autocast(),GradientClip(0.01),GradientAccumulation(2*bs),Clipped()],
-    bn_freeze = lambda: [BnFreeze()],
-    channels_last = lambda: [ChannelsLast(),IsLast()],
-    clip = lambda: [GradientClip(0.01),Clipped()],
-    collect = lambda: [CollectDataCallback()],
-    csv = lambda: [CSVLogger()],
-    early_stopping = lambda: [EarlyStoppingCallback(min_delta=100, patience=1)],
-    fetch_preds = lambda: [FetchPredsCallback()],
-    mc_dropout = lambda: [MCDropoutCallback()],
-    mean_teacher = lambda: [MeanTeacher()],
-    plateau = lambda: [ReduceLROnPlateau(min_delta=100, patience=1)],
-    save_each = lambda: [SaveModelCallback(every_epoch=True)],
-    save_best = lambda: [SaveModelCallback(with_opt=True)],
-    scheduler = lambda: [ParamScheduler(dict(lr=SchedCos(1e-2,1e-4), mom=SchedLin(.9,.8)))],
-    short = lambda: [ShortEpochCallback(0.)],
-    stats = lambda: [ActivationStats(with_hist=True)],
-    swa = lambda: [SWA()],
-    terminate = lambda: [TerminateOnNaNCallback()],
-)
+CALLBACKS = dict(accumulation=lambda: [GradientAccumulation(2*bs),Grads(0.5)], bn_freeze=lambda: [BnFreeze()],
+    stats=lambda: [ActivationStats(with_hist=True)], mc_dropout=lambda: [MCDropoutCallback()], mean_teacher=lambda: [MeanTeacher()],
+    accumulation_over_epochs=lambda: [GradientAccumulation(3*bs),Grads(1/3)], collect=lambda: [CollectDataCallback()], swa=lambda: [SWA()],
+    autocast=lambda: [Autocast()], autocast_clip_accumulate=lambda: [Autocast(),GradientClip(0.01),GradientAccumulation(2*bs),Clipped()],
+    channels_last=lambda: [ChannelsLast(),IsLast()], clip=lambda: [GradientClip(0.01),Clipped()], csv=lambda: [CSVLogger()],
+    early_stopping=lambda: [EarlyStoppingCallback(min_delta=100, patience=1)], fetch_preds=lambda: [FetchPredsCallback()],
+    plateau=lambda: [ReduceLROnPlateau(min_delta=100, patience=1)], save_each=lambda: [SaveModelCallback(every_epoch=True)],
+    save_best=lambda: [SaveModelCallback(with_opt=True)], terminate=lambda: [TerminateOnNaNCallback()],
+    scheduler=lambda: [ParamScheduler(dict(lr=SchedCos(1e-2,1e-4), mom=SchedLin(.9,.8)))], short=lambda: [ShortEpochCallback(0.)])
 batches = dict(early_stopping=4, short=3) # others 6: two in each of three epochs
 
 def model_for(cb, kind):
@@ -151,7 +137,11 @@ def run(cb, cbs, path, name, fit_cbs=None):
     learn.recorder.add_time = False
     with redirect_stdout(io.StringIO()): return fit(learn, 3, cbs=fit_cbs)
 
-def numbers(*os): return [float(x) for o in os for x in (o.flatten().tolist() if isinstance(o, torch.Tensor) else numbers(*o) if isinstance(o, (list,tuple)) else [o])]
+def numbers(*os):
+    "All numbers in nested lists, tuples and tensors"
+    def _flat(o): return o.flatten().tolist() if isinstance(o, torch.Tensor) else numbers(*o) if isinstance(o, (list,tuple)) else [o]
+    return [x for o in os for x in _flat(o)]
+
 def result(learn, cb):
     "What a callback leaves behind, in numbers"
     if cb=='bn_freeze': return numbers(learn.model[-2].running_mean, learn.model[-2].running_var)
@@ -194,17 +184,11 @@ def halves(m):
     "Parameter groups: the body, and the last layer"
     return [[p for o in m[:-1] for p in o.parameters()],[*m[-1].parameters()]]
 
-TRAIN = dict( # how, and the number of batches
-    fit = (lambda l: l.fit(2, 1e-2), 4),
-    fit_in_two = (lambda l: (l.fit(1, 1e-2),l.fit(1, 1e-3)), 4),
-    fit_one_cycle = (lambda l: l.fit_one_cycle(2, 1e-2), 4),
-    fit_flat_cos = (lambda l: l.fit_flat_cos(2, 1e-2), 4),
-    fit_sgdr = (lambda l: l.fit_sgdr(2, 1, 1e-2), 6),
-    fine_tune = (lambda l: l.fine_tune(2, 1e-2, freeze_epochs=1), 6),
-    frozen = (lambda l: (l.freeze(),l.fit(1, 1e-2),l.unfreeze(),l.fit(1, slice(1e-3,1e-2))), 4),
-    start_epoch = (lambda l: l.fit(3, 1e-2, start_epoch=1), 4),
-    lr_find = (lambda l: l.lr_find(num_it=7, show_plot=False), 7),
-)
+TRAIN = dict(fit=(lambda l: l.fit(2, 1e-2), 4), fit_in_two=(lambda l: (l.fit(1, 1e-2),l.fit(1, 1e-3)), 4), # how, and the number of batches
+    fit_one_cycle=(lambda l: l.fit_one_cycle(2, 1e-2), 4), fit_flat_cos=(lambda l: l.fit_flat_cos(2, 1e-2), 4),
+    fit_sgdr=(lambda l: l.fit_sgdr(2, 1, 1e-2), 6), fine_tune=(lambda l: l.fine_tune(2, 1e-2, freeze_epochs=1), 6),
+    frozen=(lambda l: (l.freeze(),l.fit(1, 1e-2),l.unfreeze(),l.fit(1, slice(1e-3,1e-2))), 4),
+    start_epoch=(lambda l: l.fit(3, 1e-2, start_epoch=1), 4), lr_find=(lambda l: l.lr_find(num_it=7, show_plot=False), 7))
 
 @pytest.mark.parametrize('how', TRAIN)
 def test_train(how, tmp_path):
@@ -263,8 +247,8 @@ def test_new_loss(name):
     "A loss that is set between fits, or in the middle of one, is the one that is mixed"
     learn = get_learn(mixer(name), kind_of(name))
     smooth = partial(F.cross_entropy, label_smoothing=0.2)
-    for loss,one in ((nn.CrossEntropyLoss(),None),(LabelSmoothingCrossEntropy(0.2),smooth),(CrossEntropyLossFlat(),None),(own_loss,own_loss),
-        (nn.NLLLoss(),lambda p,y: -p[y]),(nn.CrossEntropyLoss(reduction='sum'),lambda p,y: bs*F.cross_entropy(p, y))):
+    for loss,one in ((nn.CrossEntropyLoss(),None),(LabelSmoothingCrossEntropy(0.2),smooth),(CrossEntropyLossFlat(),None),
+        (own_loss,own_loss),(nn.NLLLoss(),lambda p,y: -p[y]),(nn.CrossEntropyLoss(reduction='sum'),lambda p,y: bs*F.cross_entropy(p, y))):
         if loss is own_loss and name=='MixChoice per sample': continue # which needs the loss of each sample, and says so
         learn.loss_func = loss
         check = Check(name, one)
@@ -345,8 +329,8 @@ def test_copies(at):
 def pictures():
     "fastai's own loaders for little pictures in two classes, augmented in training"
     x = np.random.default_rng(0).integers(0, 255, (12,8,8), dtype=np.uint8)
-    block = DataBlock((ImageBlock(PILImageBW),CategoryBlock), get_x=lambda i: x[i], get_y=lambda i: 'ab'[i%2], splitter=IndexSplitter(range(8,12)),
-        batch_tfms=[Flip(), Brightness()])
+    block = DataBlock((ImageBlock(PILImageBW),CategoryBlock), get_x=lambda i: x[i], get_y=lambda i: 'ab'[i%2],
+        splitter=IndexSplitter(range(8,12)), batch_tfms=[Flip(), Brightness()])
     return lambda **kw: block.dataloaders(range(12), bs=4, num_workers=0, device='cpu', **kw)
 
 def picture_learn(dls, m, path):
@@ -361,17 +345,13 @@ def drawn(f):
     f()
     return [o.get_title() for o in plt.gcf().axes]
 
-ASK = dict(
-    validate = lambda l: [*l.validate()],
-    predict = lambda l: [o.tolist() for o in l.predict(l.dls.valid_ds.items[0])[1:]],
-    get_preds = lambda l: numbers(*l.get_preds(with_input=True, with_decoded=True, with_loss=True)),
-    training_set = lambda l: numbers(*l.get_preds(ds_idx=0)),
-    tta = lambda l: numbers(*l.tta(n=2)),
-    test_dl = lambda l: numbers(l.get_preds(dl=l.dls.test_dl(range(3)))[0]),
-    show_results = lambda l: drawn(lambda: l.show_results(shuffle=False)),
-    confusion = lambda l: ClassificationInterpretation.from_learner(l).confusion_matrix().tolist(),
-    top_losses = lambda l: numbers(*ClassificationInterpretation.from_learner(l).top_losses(3)),
-    summary = lambda l: str(l.summary()).split('Callbacks')[0])
+def confused(learn): return ClassificationInterpretation.from_learner(learn).confusion_matrix().tolist()
+def lossy(learn): return numbers(*ClassificationInterpretation.from_learner(learn).top_losses(3))
+ASK = dict(validate=lambda l: [*l.validate()], predict=lambda l: [o.tolist() for o in l.predict(l.dls.valid_ds.items[0])[1:]],
+    get_preds=lambda l: numbers(*l.get_preds(with_input=True, with_decoded=True, with_loss=True)), confused=confused, lossy=lossy,
+    training_set=lambda l: numbers(*l.get_preds(ds_idx=0)), test_dl=lambda l: numbers(l.get_preds(dl=l.dls.test_dl(range(3)))[0]),
+    tta=lambda l: numbers(*l.tta(n=2)), show_results=lambda l: drawn(lambda: l.show_results(shuffle=False)),
+    summary=lambda l: str(l.summary()).split('Callbacks')[0])
 
 def ask(learn, f):
     seed_all()
@@ -425,10 +405,11 @@ class ExportInside(Callback):
 
 @pytest.mark.parametrize('name', MIXERS)
 def test_export_inside(name, tmp_path):
-    "A Learner that is exported in the middle of training is sound: it predicts, trains as any other, and has nothing left of that training in it"
+    "A Learner that is exported in the middle of training predicts and trains as any other, with nothing left of that training in it"
     kind = kind_of(name)
     def _x(i): return DATA[kind][i]
-    dls = Datasets(range(12), [[_x],[lambda i: i%3]], splits=[range(8),range(8,12)]).dataloaders(bs=bs, device='cpu', shuffle=False, num_workers=0)
+    ds = Datasets(range(12), [[_x],[lambda i: i%3]], splits=[range(8),range(8,12)])
+    dls = ds.dataloaders(bs=bs, device='cpu', shuffle=False, num_workers=0)
     learn = fit(get_learn([mixer(name),ExportInside()], kind, path=tmp_path, dls=dls), 2)
     assert not hooks(learn.model) and 'remove_cbs' not in vars(learn)
     back = load(tmp_path/'inside.pkl')
@@ -474,23 +455,24 @@ def test_rnn(task):
     "AWD-LSTM with its callbacks: the loss is mixed, and what regularises it is added once"
     x = DATA['tokens']+1
     y = Y if task=='classifier' else x.roll(-1, 1)
-    lm = task!='classifier'
-    for m in (fm.MixUp,fm.ManifoldMixUp) if hasattr(fm, 'ManifoldMixUp') else (fm.MixUp,):
+    def _fit(*cbs):
+        metric = accuracy if task=='classifier' else Perplexity()
+        return fit(get_learn(cbs, x=x, y=y, model=text_model(task), loss_func=CrossEntropyLossFlat(), metrics=metric), 2)
+    for m in (fm.MixUp,fm.ManifoldMixUp):
         learns = []
         for turn in (1,-1):
-            cbs = [*rnn_cbs(2., 1.),check:=Check('MixUp of tokens', None),regular:=Regular(),m()]
-            model = text_model(task)
-            fed = []
-            learn = get_learn(cbs[::turn], x=x, y=y, model=model, loss_func=CrossEntropyLossFlat(), metrics=Perplexity() if lm else accuracy)
-            learns.append(fit(learn, 2))
-            assert check.seen==regular.seen==4 and not hooks(model)
+            cbs = [*rnn_cbs(2., 1.),check:=Check('MixUp of tokens'),regular:=Regular(),m()]
+            learns.append(_fit(*cbs[::turn]))
+            assert check.seen==regular.seen==4 and not hooks(learns[-1].model)
         assert same_run(*learns)
-    with_none = get_learn(rnn_cbs(2., 1.), x=x, y=y, model=text_model(task), loss_func=CrossEntropyLossFlat(), metrics=Perplexity() if lm else accuracy)
-    still = get_learn([*rnn_cbs(2., 1.),fm.MixUp(0, generator=generator())], x=x, y=y, model=text_model(task), loss_func=CrossEntropyLossFlat(),
-        metrics=Perplexity() if lm else accuracy)
-    assert same_run(fit(with_none, 2), fit(still, 2), 1e-5)
+    assert same_run(_fit(*rnn_cbs(2., 1.)), _fit(*rnn_cbs(2., 1.), fm.MixUp(0, generator=generator())), 1e-5)
 
 # And besides
+
+def test_all_mixers():
+    "No public mixer is missing in these tests"
+    public = {o for o in vars(fm).values() if isinstance(o, type) and issubclass(o, fm.Mixer)}
+    assert public=={type(mixer(o)) for o in MIXERS} | {fm.Mixer}
 
 def test_train_metrics():
     "Metrics of training batches are those of the predictions for the mixed batch on each sample's own label"
@@ -527,11 +509,23 @@ def test_names(name):
 
 def test_one_mixer():
     "A second mixer is refused before anything is trained, and the first goes on"
-    for a,b in itertools.permutations(MIXERS, 2):
-        if kind_of(a)!=kind_of(b) or the_name(a)==the_name(b): continue
+    for a,b in itertools.product(MIXERS, ('MixUp','CutMix','MixChoice')):
         learn = get_learn(mixer(a), kind_of(a))
         before = weights(learn)
         with pytest.raises(ValueError, match='use MixChoice'): fit(learn, cbs=mixer(b))
         assert torch.equal(weights(learn), before) and len(learn._grab_cbs(fm.Mixer))==1
-        assert not torch.equal(weights(fit(learn)), before)
-def the_name(o): return o.split()[0]
+    assert not torch.equal(weights(fit(learn)), before)
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize('mode', ['fp16','bf16'])
+def test_mixed_precision(mode):
+    "fastai's own mixed precision, on a GPU: batches and losses as they should be, and the loss in full precision"
+    for name in MIXERS:
+        check = Check(name)
+        check.tol = 1e-3
+        def before_backward(self): assert self.learn.loss.dtype==torch.float32
+        dls = get_dls(DATA[kind_of(name)], Y)
+        dls.device = torch.device('cuda')
+        learn = get_learn([mixer(name),check,MixedPrecision(amp_mode=mode)], kind_of(name), dls=dls)
+        fit(learn, 2, cbs=Callback(before_backward=before_backward))
+        assert check.seen==4 and not hooks(learn.model)

@@ -1,5 +1,5 @@
 "Nothing grows with the number of batches, or of fits, beyond what grows without a mixer"
-import gc, pytest, sys, torch
+import gc, pytest, sys
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent/'benchmarks'))
 from fastai.basics import Callback
@@ -25,7 +25,7 @@ class Stop(Callback):
     def after_pred(self): raise KeyboardInterrupt
 
 @pytest.mark.parametrize('name', MIXERS)
-def test_many_fits(name):
+def test_many_fits(name, only_new):
     "Fits, whole and broken off, leave nothing behind each"
     learn,counts = get_learn(mixer(name), kind_of(name)),[]
     for i in range(45):
