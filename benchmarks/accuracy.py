@@ -29,7 +29,7 @@ from fastmix.comparison import read_runs
 RESULTS = Path(__file__).parent/'results'
 FILES = dict(leaf='ucr_swedishleaf.npz', ecg='ucr_ecg5000.npz', adult='adult.csv.gz', sst2='sst2.csv.gz', agnews='ag_news_12k.csv.gz',
     fashion='fashion_mnist.npz', camvid='camvid.npz', cifar='cifar10_jpeg.npz')
-EPS = 4/255 # of the adversarial step, as in the mixup paper
+EPS = 4/255 # of the adversarial step, in units of the pixel range
 
 
 # Data: tensors for training and validation; what is drawn (a subset, replaced labels) is drawn with the seed

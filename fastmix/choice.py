@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from .batch import check_mask, lies_over, on_host, own_generator
 from .mixer import Mixer
 
-# %% ../nbs/10_choice.ipynb #fbe29475
+# %% ../nbs/10_choice.ipynb #035a2615
 def _generator_of(mixers): return next((m.generator for m in mixers if m.generator is not None), None)
 
 class PerSample(Mixer):
@@ -36,11 +36,11 @@ class PerSample(Mixer):
 
     def draw(self, x):
         "A mixer for each sample, and what each mixer draws"
-        if self.n_lam<self.n: raise ValueError(f"Expected a loss that can be weighted by sample, but {self.mixed_loss.loss_func} can't: use per_sample=False")
-        w = torch.tensor(self.weights).expand(self.n, -1).to(x.device if self.rng is None else self.rng.device, non_blocking=True)
+        if self.sure is None: raise ValueError(f"Expected a loss that can be weighted by sample, but {self.mixed_loss.loss_func} can't: use per_sample=False")
+        w = torch.tensor(self.weights).expand(self.n_lam, -1).to(x.device if self.rng is None else self.rng.device, non_blocking=True)
         self.pick = torch.multinomial(w, 1, generator=self.rng)[:,0].to(x.device, non_blocking=True)
         for m in self.mixers:
-            m.n,m.n_lam,m.perm = self.n,self.n,self.perm
+            m.n,m.n_lam,m.perm = self.n,self.n_lam,self.perm
             m.draw(x)
         self.lam = torch.stack([m.lam for m in self.mixers]).gather(0, self.pick[None])[0]
 

@@ -4,6 +4,7 @@ from contextlib import redirect_stdout
 from copy import deepcopy
 from functools import partial
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from fastai.basics import Callback, accuracy
 from fastai.callback.channelslast import ChannelsLast
@@ -473,6 +474,26 @@ def test_all_mixers():
     "No public mixer is missing in these tests"
     public = {o for o in vars(fm).values() if isinstance(o, type) and issubclass(o, fm.Mixer)}
     assert public=={type(mixer(o)) for o in MIXERS} | {fm.Mixer}
+
+class Checkpointed(nn.Module):
+    "Saves memory by running its model again in the backward pass"
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+    def forward(self, x): return checkpoint(self.model, x, use_reentrant=False)
+
+WRAPS = dict(compiled=partial(torch.compile, backend='eager'), checkpointed=Checkpointed, parallel=nn.DataParallel)
+@pytest.mark.parametrize('name', ['MixUp of tokens','CutMix','ManifoldMixUp','ManifoldMixUp of tokens'])
+@pytest.mark.parametrize('wrap', WRAPS)
+def test_wrapped(wrap, name):
+    "A model that is compiled, or runs twice, or is spread over devices, trains as it does bare, fit after fit"
+    kind,pair = kind_of(name),[]
+    for model in (net(kind),WRAPS[wrap](net(kind))):
+        learn = get_learn([mixer(name),check:=Check(name)], kind, model)
+        for i in range(3): fit(learn, seed=i)
+        pair.append(weights(learn))
+        assert check.seen==6 and not hooks(model)
+    torch.testing.assert_close(*pair, atol=1e-6, rtol=1e-5)
 
 def test_train_metrics():
     "Metrics of training batches are those of the predictions for the mixed batch on each sample's own label"

@@ -203,13 +203,15 @@ def entry(row, t, weight, ignored, smooth, done):
     w,lp = weight or [1.]*len(row),row if done else logs(row)
     return -(1-smooth)*w[t]*lp[t] - smooth/len(row)*sum(a*b for a,b in zip(w, lp)),w[t]
 
-def slow_ce(pred, y, y1, lam, weight=None, ignored=-100, smooth=0., reduction='mean', done=False):
-    "Mixed cross-entropy, entry by entry; `pred` `(B,C,...)`, with `done` its logarithms"
+def slow_ce(pred, y, y1, lam, weight=None, ignored=-100, smooth=0., reduction='mean', done=False, turned=False):
+    "Mixed cross-entropy, entry by entry; `pred` `(B,C,...)`, with `done` its logarithms; `turned`: in the order in which fastai flattens"
     rows = pred.double().movedim(1, -1).reshape(-1, pred.shape[1]).tolist()
     ls = [l for l in lam.expand(len(y)).double().tolist() for _ in range(y.numel()//len(y))]
     res = [[l*p + (1-l)*q for p,q in zip(entry(r, a, weight, ignored, smooth, done), entry(r, b, weight, ignored, smooth, done))]
         for r,a,b,l in zip(rows, y.flatten().tolist(), y1.flatten().tolist(), ls)]
-    if reduction=='none': return torch.tensor([o[0] for o in res]).view(y.shape)
+    if reduction=='none':
+        each = torch.tensor([o[0] for o in res]).view(len(y), *pred.shape[2:])
+        return each.transpose(1, -1) if turned and pred.ndim>2 else each
     num,den = (sum(o) for o in zip(*res))
     return torch.tensor(num if reduction=='sum' else num/den if den else math.nan)
 
@@ -231,7 +233,7 @@ def ce_cases(draw, dtypes=floats):
     n = 1 if draw(st.booleans()) else B
     lam = torch.tensor(draw(st.lists(st.one_of(st.floats(0, 1, width=32), st.sampled_from((0.,1.))), min_size=n, max_size=n)))
     form = draw(st.sampled_from(('module','function','nll','flat')[:3 if dtype==torch.float64 else 4])) # fastai's compute no doubles
-    slow = dict(ignored=kw.get('ignore_index', -100), smooth=kw.get('label_smoothing', 0.), reduction=reduction)
+    slow = dict(ignored=kw.get('ignore_index', -100), smooth=kw.get('label_smoothing', 0.), reduction=reduction, turned=form=='flat')
     if 'weight' in kw: slow['weight'] = kw['weight'].tolist()
     if form=='nll':
         kw.pop('label_smoothing', None)
