@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from .batch import check_mask, lies_over, on_host, own_generator
 from .mixer import Mixer
 
-# %% ../nbs/10_choice.ipynb #035a2615
+# %% ../nbs/10_choice.ipynb #30249145
 def _generator_of(mixers): return next((m.generator for m in mixers if m.generator is not None), None)
 
 class PerSample(Mixer):
@@ -24,9 +24,12 @@ class PerSample(Mixer):
         mixers, # Mixers of inputs
         weights=None # How often each is drawn, in any unit; by default equally
     ):
-        super().__init__(generator=_generator_of(mixers))
+        shared = {k:getattr(mixers[0], k) for k in ('p','start','end','inputs','stack_y')}
+        super().__init__(generator=_generator_of(mixers), **shared)
         bad = [m for m in mixers if not m.at_input or m.stack_x or m.per_sample is False]
         if bad: raise ValueError(f"Expected mixers of inputs with a lambda for each sample for per_sample=True, but got {bad[0]}")
+        odd = [k for m in mixers for k,v in shared.items() if getattr(m, k)!=v]
+        if odd: raise ValueError(f"Expected mixers with the same {odd[0]} for per_sample=True, but got {mixers}")
         self.mixers,self.weights = mixers,weights
         self.mixes_index = all(m.mixes_index for m in mixers)
 

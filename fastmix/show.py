@@ -196,7 +196,7 @@ def draw_table(ax, cols, top=12):
     for o in table.get_celld().values(): o.set(lw=0.5, edgecolor='#bbb')
     ax.axis('off')
 
-# %% ../nbs/11_show.ipynb #b483769f
+# %% ../nbs/11_show.ipynb #5394915c
 @patch
 def draw(self:Seen, ax, which, j, i):
     "Draw one input of sample `i`"
@@ -217,7 +217,8 @@ def draw_masks(self:Seen, ax, which, i, shape):
         a,b,o = (getattr(self, w)[i][1][j] for w in ('own','other',which))
         if not isinstance(a, Tensor) or a.shape[-2:]!=shape[-2:]: continue
         both = ((a,self.lam[i]),(b,1-self.lam[i])) if which=='mixed' and not new else ((o,1),)
-        for y,share in both: draw_mask(ax, y, 0.6*share, max(a.max(), b.max()).item())
+        top = max(getattr(self, w)[q][1][j].max().item() for w in ('own','other') for q in range(self.n)) # one colour for a class in all pictures
+        for y,share in both: draw_mask(ax, y, 0.6*share, top)
 
 @patch
 def size(self:Seen, j):

@@ -66,13 +66,14 @@ class Check(Callback):
     "Recompute each training batch's inputs and loss from the plain batch, sample by sample, as the definition has them"
     order,run_valid,tol = -5,False,1e-5
     def __init__(self, name='MixUp', loss=None): # `loss(pred, y)` of one sample
-        self.mix_name,self.loss1,self.seen,self.losses = name,loss or F.cross_entropy,0,[]
+        self.mix_name,self.loss1,self.seen,self.plain = name,loss or F.cross_entropy,0,0
 
     def before_fit(self): self.m = the_mixer(self.learn)
     def before_batch(self): self.x0,self.y0 = self.x.clone(),self.y.clone()
 
     def expected(self):
-        "Input, and where that is no input, None"
+        "The input; None where it is another's business"
+        if not self.m.mixed: return self.x0
         lam,perm,x = self.m.lam.expand(len(self.x0)),self.m.perm,self.x0
         if self.mix_name=='MixUp': return torch.stack([l*a + (1-l)*x[j] for l,j,a in zip(lam, perm, x)])
         if self.mix_name!='CutMix': return
@@ -90,8 +91,8 @@ class Check(Callback):
     def after_loss(self):
         assert torch.equal(self.y, self.y0)
         n = len(self.y0)
-        own,other = (torch.stack([self.loss1(self.pred[i], y[i]) for i in range(n)]) for y in (self.y0,self.y0[self.m.perm]))
-        lam = self.m.lam.expand(n)
+        lam,y1 = (self.m.lam.expand(n),self.y0[self.m.perm]) if self.m.mixed else (1,self.y0)
+        own,other = (torch.stack([self.loss1(self.pred[i], y[i]) for i in range(n)]) for y in (self.y0,y1))
         torch.testing.assert_close(self.learn.loss, (lam*own + (1-lam)*other).mean(), atol=self.tol, rtol=self.tol, check_dtype=False)
-        self.losses.append(self.learn.loss.item())
         self.seen += 1
+        self.plain += not self.m.mixed
