@@ -265,6 +265,7 @@ def test_some_batches(name):
         assert check.seen>=20 and 5<check.plain<27 and not hooks(learn.model)
 
 def own_loss(pred, y): return F.cross_entropy(pred, y, label_smoothing=0.3)
+def by_sample(pred, y, reduction='mean'): return F.cross_entropy(pred, y, reduction=reduction)
 
 @pytest.mark.parametrize('name', MIXERS)
 def test_new_loss(name):
@@ -272,7 +273,8 @@ def test_new_loss(name):
     learn = get_learn(mixer(name), kind_of(name))
     smooth = partial(F.cross_entropy, label_smoothing=0.2)
     for loss,one in ((nn.CrossEntropyLoss(),None),(LabelSmoothingCrossEntropy(0.2),smooth),(CrossEntropyLossFlat(),None),
-        (own_loss,own_loss),(nn.NLLLoss(),lambda p,y: -p[y]),(nn.CrossEntropyLoss(reduction='sum'),lambda p,y: bs*F.cross_entropy(p, y))):
+        (own_loss,own_loss),(by_sample,None),(nn.NLLLoss(),lambda p,y: -p[y]),
+        (nn.CrossEntropyLoss(reduction='sum'),lambda p,y: bs*F.cross_entropy(p, y))):
         if loss is own_loss and name=='MixChoice per sample': continue # which needs the loss of each sample, and says so
         learn.loss_func = loss
         check = Check(name, one)
@@ -280,6 +282,8 @@ def test_new_loss(name):
             warnings.filterwarnings('ignore', 'MixUp draws|.*draws one lambda')
             fit(learn, cbs=check)
         assert check.seen==2 and learn.loss_func is loss
+        # what was found out about one loss is not held against the next
+        assert len(the_mixer(learn).lam)==(1 if loss is own_loss else bs)
     check,other = Check(name),nn.CrossEntropyLoss(label_smoothing=0.2)
     def before_epoch(self):
         if self.epoch==1: self.learn.loss_func,check.loss1 = other,smooth
