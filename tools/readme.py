@@ -14,10 +14,11 @@ link = re.compile(r'(\]\(|src=")(?![a-z]+:|#)([^)"\s#]+)')
 def fix_links(md, cfg):
     "Notebooks become pages of the site, and what else is beside the index is found from the root"
     def _fix(m):
-        path = normpath(f'{cfg.nbs_path.name}/{m[2]}')
+        file,sep,anchor = m[2].partition('#')
+        path = normpath(f'{cfg.nbs_path.name}/{file}')
+        if not (cfg.config_path/path).exists(): sys.exit(f"{cfg.readme_nb} links to {m[2]}, but there is no {path}")
         if path.endswith('.ipynb'): path = urljoin(cfg.doc_url+'/', nbpath2html(path.removeprefix(f'{cfg.nbs_path.name}/')).as_posix())
-        elif not (cfg.config_path/path).exists(): sys.exit(f"{cfg.readme_nb} links to {m[2]}, but there is no {path}")
-        return m[1]+path
+        return m[1]+path+sep+anchor
     return link.sub(_fix, md)
 
 def markdown(cell, cfg, lookup):
