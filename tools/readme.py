@@ -49,6 +49,15 @@ def code(cell, cfg):
     outs = [] if d.get('output')=='false' else [output(o, f'index-{cell.id}-{i}', cfg) for i,o in enumerate(cell.outputs)]
     return '\n\n'.join(o for o in src+outs if o)
 
+def badges(cfg):
+    "What a reader wants to know first; in the README alone, since the site asks no other host for anything"
+    shield = 'https://img.shields.io/badge/'
+    tests = f'{cfg.git_url}/actions/workflows/test.yaml'
+    row = [('tests', f'{tests}/badge.svg', tests), ('docs', shield+'docs-tutorials%20and%20API-blue', cfg.doc_url),
+        (f'Python {cfg.min_python} or later', f'{shield}python-{cfg.min_python}%2B-blue', f'{cfg.git_url}/blob/{cfg.branch}/pyproject.toml'),
+        ('licence: Apache-2.0', shield+'licence-Apache--2.0-blue', 'LICENSE')]
+    return ' '.join(f'[![{alt}]({src})]({href})' for alt,src,href in row)
+
 def readme():
     "The text of `README.md`; the pictures in outputs become files beside the notebook's own"
     cfg = get_config()
@@ -57,6 +66,7 @@ def readme():
     for o in (cfg.nbs_path/'images').glob('index-*.png'): o.unlink()
     cells = [c for c in read_nb(cfg.nbs_path/cfg.readme_nb).cells if c.source.strip() and 'hide' not in c.directives]
     res = [markdown(c, cfg, lookup) if c.cell_type=='markdown' else code(c, cfg) for c in cells]
+    res.insert(1, badges(cfg))
     return '\n\n'.join(o for o in ['<!-- Written by tools/readme.py from nbs/index.ipynb: edit that -->', *res] if o) + '\n'
 
 if __name__=='__main__': (get_config().config_path/'README.md').write_text(readme(), encoding='utf-8')
