@@ -72,7 +72,7 @@ def place_boxes(
         ends += [lo.clamp(0, s), (lo+side).clamp(0, s)]
     return torch.stack(ends, -1).view(-1, len(sides), 2).long()
 
-# %% ../nbs/00_draw.ipynb #0beba2cc
+# %% ../nbs/00_draw.ipynb #0b88ef90
 def draw_boxes(
     size, # Spatial shape `(S1,...,SD)` of the images, in the tensor's own order (height before width)
     lam:Tensor, # `(n,)`, the share of the image that stays outside of each box
@@ -80,6 +80,7 @@ def draw_boxes(
     generator:torch.Generator=None # Source of randomness; by default PyTorch's own for the device of `lam`
 )->Tensor: # LongTensor `(n,D,2)`, `[lo, hi)` of each box for each dimension
     "Boxes that would cover `1-lam` of an image were they not clipped at its border, as in [CutMix](https://arxiv.org/abs/1905.04899)"
+    if not isinstance(lam, Tensor): raise TypeError(f"Expected lam as a Tensor (n,), but got {lam!r}")
     size = tuple(size)
     ratio = (1-lam)**(1/len(size))
     return place_boxes(size, [(ratio*s).round() for s in size], 'uniform' if uniform else 'centre', generator)

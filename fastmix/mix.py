@@ -20,8 +20,8 @@ import torch, torch.nn.functional as F
 from torch import Tensor
 from .draw import draw_perm, draw_lam, draw_boxes, place_boxes, box_lam
 
-# %% ../nbs/01_mix.ipynb #3b79bc04
-def _shape(x): return f"{type(x).__name__} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else repr(x)
+# %% ../nbs/01_mix.ipynb #f9b9e4be
+def _shape(x): return type(x).__name__ + (f" of shape {tuple(x.shape)}" if hasattr(x, 'shape') else '')
 
 def _check_batch(x, y=None):
     if not isinstance(x, Tensor) or x.ndim==0: raise TypeError(f"Expected a batch of samples as a Tensor, but got {_shape(x)}")
