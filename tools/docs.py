@@ -12,13 +12,16 @@ from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
 from smalldocs import config, site
 
-reading_order = 'image segmentation text tabular signals manifold pytorch_loop distributed own_mix speed accuracy'.split()
+reading_order = '''image segmentation text tabular signals inputs manifold pytorch_loop distributed own_mix speed accuracy
+callback manifold output choice fmix resizemix show compare metric stack mix loss draw mixer comparison batch inner places pictures stage'''.split()
 # What Quarto reads, and smalldocs says that it does not
 expected = re.compile('format commonmark|unknown key format-links|.*: output-file')
 
 def sidebar(nbs):
     "The notebooks there are, in reading order, as Quarto's `sidebar.yml`"
-    def _key(o): return reading_order.index(o.stem) if o.stem in reading_order else len(reading_order), o
+    def _key(o):
+        name = re.sub(r'^\d+_', '', o.stem)
+        return reading_order.index(name) if name in reading_order else len(reading_order), o
     pages = [o.relative_to(nbs).as_posix() for o in sorted(nbglob(nbs, as_path=True), key=_key)]
     tutorials,benchmarks = ([o for o in pages if o.startswith(folder)] for folder in ('tutorials/', 'benchmarks/'))
     api = [o for o in pages if o not in ['index.ipynb', 'methods.ipynb', 'migration.ipynb', *tutorials, *benchmarks]]
