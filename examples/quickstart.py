@@ -2,6 +2,7 @@
 from fastai.vision.all import *
 from fastcore.script import call_parse
 from sklearn.datasets import load_digits
+from textwrap import fill
 from fastmix.all import *
 
 mixes = dict(plain=None, MixUp=MixUp(1.), CutMix=CutMix(1.), ManifoldMixUp=ManifoldMixUp(1.), OutputMixUp=OutputMixUp(1.))
@@ -16,16 +17,10 @@ def get_dls(seed, wrong):
     data = list(zip(x,y))
     return DataLoaders.from_dsets(data[:1000], data[1000:], bs=64, num_workers=0, device='cpu')
 
-def small_net():
+def get_learner(seed, wrong):
     convs = ConvLayer(1,16),ConvLayer(16,32,stride=2),ConvLayer(32,64,stride=2)
-    return nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64,10))
-
-def train(mix, epochs, seed, wrong):
-    "Accuracy (%) after each epoch, and the seconds it took"
-    learn = Learner(get_dls(seed, wrong), small_net(), loss_func=nn.CrossEntropyLoss(), metrics=accuracy, cbs=mix)
-    start = time.perf_counter()
-    with learn.no_bar(),learn.no_logging(): learn.fit_one_cycle(epochs, 5e-3)
-    return [100*acc for *_,acc in learn.recorder.values],time.perf_counter()-start
+    net = nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64,10))
+    return Learner(get_dls(seed, wrong), net, loss_func=nn.CrossEntropyLoss(), metrics=accuracy)
 
 def plot_mixed(path, n=8):
     "The digits below `n`, their partners, and what MixUp and CutMix make of them, with the share of each label"
@@ -47,19 +42,6 @@ def plot_mixed(path, n=8):
         ax.add_patch(plt.Rectangle((left-0.5,top-0.5), right-left, bottom-top, fill=False, edgecolor='orange', linewidth=2))
     fig.savefig(path)
 
-def plot_accuracy(accs, title, path):
-    "Accuracy by epoch: the mean over all seeds, in a band from the lowest to the highest"
-    fig,ax = plt.subplots(figsize=(7,4), layout='constrained')
-    for name,acc in accs.items():
-        epoch = range(1, acc.shape[1]+1)
-        ax.plot(epoch, acc.mean(0), label=name)
-        ax.fill_between(epoch, acc.min(0), acc.max(0), alpha=0.15)
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    lowest = min(acc[:,-1].min() for acc in accs.values())
-    ax.set(title=title, xlabel='epoch', ylabel='accuracy (%)', ylim=(lowest-15,100))
-    ax.legend()
-    fig.savefig(path)
-
 @call_parse
 def main(
     epochs:int=16, # Length of each run
@@ -73,17 +55,12 @@ def main(
     plt.switch_backend('agg') # draw into files, with or without a screen
     out.mkdir(parents=True, exist_ok=True)
     plot_mixed(out/'mixed.png')
-    accs,secs = ({name:[] for name in mixes} for _ in range(2))
-    runs = [(name,seed) for seed in range(seeds) for name in mixes]
-    for name,seed in (bar := progress_bar(runs, leave=False)):
-        acc,sec = train(mixes[name], epochs, seed, wrong)
-        accs[name].append(acc)
-        secs[name].append(sec)
-        bar.comment = f'{name}: {acc[-1]:.1f} %'
-    accs = {name:array(acc) for name,acc in accs.items()}
-    title = f'{wrong} of 1000 training labels are random, {seeds} seeds'
-    plot_accuracy(accs, title, out/'accuracy.png')
-    last = {name:acc[:,-1] for name,acc in accs.items()}
-    rows = {name:[o.mean(), o.min(), o.max(), np.mean(secs[name])] for name,o in last.items()}
-    table = pd.DataFrame(rows, index=['accuracy (%)','lowest','highest','seconds']).T
-    print(f"{title}\n\n{table.to_string(float_format='%.1f')}\n\nPictures: {out/'mixed.png'}, {out/'accuracy.png'}")
+    res = compare(partial(get_learner, wrong=wrong), mixes, epochs, 5e-3, seeds)
+    title,acc = f'{wrong} of 1000 training labels are random, {seeds} seeds',100*res.seeds('accuracy')
+    ax = res.plot('accuracy')
+    ax.set(title=title, ylim=(acc.min(axis=None)/100-0.15,1))
+    ax.figure.savefig(out/'accuracy.png')
+    cols = {'accuracy (%)':acc.mean(axis=1), 'lowest':acc.min(axis=1), 'highest':acc.max(axis=1), 'seconds':res.seeds('seconds').mean(axis=1)}
+    table = pd.DataFrame(cols).rename_axis(None)
+    says = '\n'.join(fill(o, 100, subsequent_indent='    ') for o in res.verdict.splitlines())
+    print(f"\n{title}\n\n{table.to_string(float_format='%.1f')}\n\n{says}\n\nPictures: {out/'mixed.png'}, {out/'accuracy.png'}")
