@@ -4,7 +4,8 @@ from fastmix.mix import mixup_batch, cutmix_batch, mix_targets
 from fastmix.loss import MixUpLoss
 from fastmix.mixer import Mixer
 from fastmix.callback import MixUp, CutMix
-from fastmix.manifold import ManifoldMixUp, MixHere
+from fastmix.places import MixHere
+from fastmix.manifold import ManifoldMixUp
 from fastmix.output import OutputMixUp
 from fastmix.choice import MixChoice
 from fastmix.fmix import FMix
