@@ -18,6 +18,8 @@ Modules:
 - `fastmix.mix`: MixUp and CutMix of a batch as pure functions, for any PyTorch training loop
 - `fastmix.mixer`: `Mixer`, the callback that draws for each training batch, mixes it and blends its losses, whatever the task
 - `fastmix.output`: Mix the predictions of a plain batch before the loss
+- `fastmix.pictures`: What `show_mixed_batch` draws: samples as people read them, and what was made of them
+- `fastmix.places`: Find the layers at whose output a model can be mixed, by following how data flow through it
 - `fastmix.resizemix`: Paste a shrunken copy of the partner's whole image
 - `fastmix.show`: What a mixer makes of your own data, before and after training on it
 - `fastmix.stack`: `stack_x=True` hands both samples and their share to the model; `StackedModel` makes a model that takes them

@@ -33,7 +33,7 @@ def net(): return nn.Sequential(nn.Conv2d(3,8,3,2), nn.BatchNorm2d(8), nn.Dropou
 
 def shown(make, base, **kwargs):
     "Axes for the mixer that `make` makes, its draws (known, since both have the same seed), the plain batch, and the mixed one"
-    b = getattr(base, 'dls', base).one_batch()
+    b = next(iter(getattr(base, 'dls', base).train))
     seeded = lambda: make(torch.Generator().manual_seed(0))
     did = mix_once(seeded(), stage := Stage(base, b))
     return show_mixed_batch(base, seeded(), b=b, **kwargs),did,b,stage
@@ -152,6 +152,14 @@ def test_plain_loader():
     assert [bool(o.get_title()) for o in axs] == [False,True]*2
     assert np.array_equal(axs[0].images[0].get_array(), data.dataset.tensors[0][0,0])
     assert re.fullmatch(r'\d+ % 0 \+ \d+ % [1-7]', axs[1].get_title())
+
+def test_dict():
+    "Inputs in a dict, which fastai does not decode, from PyTorch's loaders and from its own"
+    ds = [(dict(a=torch.rand(1,6,6), b=torch.rand(3)),tensor(i)) for i in range(8)]
+    for dls in (DataLoaders(*[DataLoader(ds, batch_size=8)]*2), DataLoaders.from_dsets(ds, ds, bs=8, num_workers=0, device='cpu')):
+        axs,did,b,stage = shown(lambda g: MixUp(generator=g), dls, n=2)
+        assert len(axs)==4 and torch.equal(torch.as_tensor(np.array(axs[2].images[0].get_array())), stage.xb[0]['a'][1,0])
+        assert axs[0].get_title() == title(did, 0, b[1].tolist())
 
 @pytest.mark.parametrize('shape', [(2,6,6), (5,6,6), (1,4,6,6), (7,), ()])
 def test_shapes(shape):

@@ -55,7 +55,7 @@ def badges(cfg):
     tests = f'{cfg.git_url}/actions/workflows/test.yaml'
     row = [('tests', f'{tests}/badge.svg', tests), ('docs', shield+'docs-tutorials%20and%20API-blue', cfg.doc_url),
         (f'Python {cfg.min_python} or later', f'{shield}python-{cfg.min_python}%2B-blue', f'{cfg.git_url}/blob/{cfg.branch}/pyproject.toml'),
-        ('licence: Apache-2.0', shield+'licence-Apache--2.0-blue', 'LICENSE')]
+        ('licence: Apache-2.0', shield+'licence-Apache--2.0-blue', f'{cfg.git_url}/blob/{cfg.branch}/LICENSE')]
     return ' '.join(f'[![{alt}]({src})]({href})' for alt,src,href in row)
 
 def readme():
