@@ -1,7 +1,7 @@
 """Does anything grow in a long training? Trains many batches with each mixer, and counts what is alive on the way
 
 python benchmarks/soak.py --batches 20000 # some minutes on one core"""
-import argparse, gc, os, resource, sys, time, torch
+import argparse, gc, os, resource, sys, torch
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'tests'))
 from fastai.basics import Callback, Recorder
@@ -27,19 +27,18 @@ class Census(Callback):
 
 per_epoch = 50 # batches
 def soak(name, epochs, kind=None, times=5):
-    "Rows of a `Census` of training with the mixer `name`, or none, and seconds for a batch"
+    "Rows of a `Census` of training with the mixer `name`, or none"
     kind = kind or kind_of(name)
     i = torch.arange(4*per_epoch+4)%len(Y)
     census = Census(epochs//times*per_epoch)
     dls = get_dls(DATA[kind][i], Y[i], n=4*per_epoch)
     learn = get_learn([mixer(name)] if name else [], kind, dls=dls, lr=1e-3)
     learn.remove_cb(Recorder) # which keeps a tensor of each batch
-    start = time.perf_counter()
     gc.collect()
     gc.freeze() # what is there already is not counted
     with quiet(learn): learn.fit(epochs, cbs=census)
     gc.unfreeze()
-    return census.rows,(time.perf_counter()-start)/census.n
+    return census.rows
 
 def growth(rows):
     "From the first count, when all is warm, to the last"
@@ -52,9 +51,9 @@ if __name__=='__main__':
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(f"{args.batches:,} batches each; counted alive at the end, and (+) by how much more than after a fifth of the way")
-    print(f"{'':<24}{'tensors':>16}{'kB in them':>18}{'objects':>20}{'hooks':>8}{'MB resident':>20}{'ms a batch':>12}")
+    print(f"{'':<24}{'tensors':>16}{'kB in them':>18}{'objects':>20}{'hooks':>8}{'MB resident':>20}")
     for name,kind in [('no mixer, images','image'),('no mixer, tokens','tokens'),*[(k,None) for k in MIXERS]]:
-        rows,secs = soak(None if kind else name, args.batches//per_epoch, kind)
+        rows = soak(None if kind else name, args.batches//per_epoch, kind)
         (objs,ts,size,hks,mb),(d_objs,d_ts,d_size,_,d_mb) = rows[-1],growth(rows)
         counts = f"{ts:>10} {d_ts:>+5}{size/1024:>10.1f} {d_size/1024:>+7.1f}{objs:>13} {d_objs:>+6}{hks:>8}"
-        print(f"{name:<24}{counts}{mb:>12.1f} {d_mb:>+7.2f}{secs*1e3:>12.2f}", flush=True)
+        print(f"{name:<24}{counts}{mb:>12.1f} {d_mb:>+7.2f}", flush=True)

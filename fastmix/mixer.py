@@ -9,10 +9,10 @@ Docs: https://fastmix.github.io/fastmix/mixer.html.md"""
 # %% auto #0
 __all__ = ['Mixer']
 
-# %% ../nbs/05_mixer.ipynb #d18e5741
-import inspect, math, torch, warnings
-from torch import Tensor
-from fastcore.basics import patch, store_attr
+# %% ../nbs/05_mixer.ipynb #351175f8
+import inspect, math, re, torch, warnings
+from torch import Tensor, nn
+from fastcore.basics import PrettyString, patch, store_attr
 from fastai.callback.core import Callback
 from fastai.callback.mixup import MixHandler
 from fastai.learner import CastToTensor
@@ -22,11 +22,20 @@ from .loss import MixUpLoss, dense_loss, is_known, mean_is_plain, reduction_of
 from .batch import check_mask, has_samples, is_index, leaves, lies_over, n_samples, on_host, own_generator, rebuild
 from .inner import IndexHooks, at_fit_exit
 
-# %% ../nbs/05_mixer.ipynb #5c5a327d
+# %% ../nbs/05_mixer.ipynb #fe4b6b65
 def _share(name, v):
     if isinstance(v, bool) or not isinstance(v, (int,float)) or not 0<=v<=1: raise ValueError(f"Expected {name} in [0, 1], but got {v!r}")
 
-# %% ../nbs/05_mixer.ipynb #66af11c9
+def _brief(v):
+    "What a `repr` prints for a setting: one line, the same in every run"
+    if type(v) in (list,tuple): return type(v)(map(_brief, v))
+    if isinstance(v, torch.Generator): res = f"Generator(device='{v.device}')"
+    elif isinstance(v, nn.Module): res = f'{type(v).__name__}(…)'
+    elif type(v).__name__=='_Annealer': res = f'{v.f.__name__}({v.start}, {v.end})' # fastai's schedules
+    else: res = re.sub(r' at 0x\w+', '', repr(v))
+    return PrettyString(res)
+
+# %% ../nbs/05_mixer.ipynb #ed037aee
 class Mixer(Callback):
     "Base of all mixes: draws for each training batch, mixes it, and blends the losses. A subclass says what it mixes"
     order,run_valid = CastToTensor.order+0.5,False
@@ -53,6 +62,7 @@ class Mixer(Callback):
         for k in ('p','start','end'): _share(k, getattr(self, k))
         if start>end: raise ValueError(f"Expected start <= end, but got {start=}, {end=}")
         if inputs is not None: self.inputs = (inputs,) if isinstance(inputs, int) else tuple(inputs)
+        if not all(isinstance(o, int) for o in self.inputs or ()): raise TypeError(f"Expected inputs as an index or several, but got {inputs!r}")
 
     def __setattr__(self, name, v):
         "Warn of names that belong to the Learner as fastai does, but not of those that only its model has"
@@ -62,7 +72,7 @@ class Mixer(Callback):
 
     def __repr__(self):
         ps = inspect.signature(type(self)).parameters.values()
-        args = [f'{o.name}={getattr(self, o.name)!r}' for o in ps if o.name=='alpha' or getattr(self, o.name, o.default)!=o.default]
+        args = [f'{o.name}={_brief(getattr(self, o.name))}' for o in ps if o.name=='alpha' or getattr(self, o.name, o.default)!=o.default]
         return f"{type(self).__name__}({', '.join(args)})"
 
 # %% ../nbs/05_mixer.ipynb #2afaa8cb
@@ -258,34 +268,37 @@ def before_batch(self:Mixer):
     self.learn.yb,self.yb1 = rebuild(self.yb, own),rebuild(self.yb, partners)
     self.mixed,self.paired,self.order = True,not {'both','dense'}.isdisjoint(fates),math.inf
 
-# %% ../nbs/05_mixer.ipynb #da75fc4b
+# %% ../nbs/05_mixer.ipynb #400de3d3
 @patch
 def after_pred(self:Mixer):
     "Spare the Learner the plain loss"
     self._check_hooks()
-    self.order = Mixer.order
-    if self.paired: self.held,self.learn.yb,self.order = self.yb,(),-math.inf
+    self.order = -math.inf
+    if self.paired: self.held,self.learn.yb = self.yb,()
 
 @patch
 def after_loss(self:Mixer):
     "Give the targets back, and set the mixed loss"
+    self.order = math.inf
     if not self.paired: return
-    self.learn.yb,self.order = self.held,Mixer.order
+    self.learn.yb = self.held
     try: self.learn.loss_grad = self.blend()
     except Exception as e:
         if not e.args: e.args = (f"{type(e).__name__} in {self.loss_func}",) # fastai asks for a message, and an assertion may have none
         raise
     self.learn.loss = self.loss_grad.clone()
 
-# %% ../nbs/05_mixer.ipynb #7e37994d
+# %% ../nbs/05_mixer.ipynb #694ba1b7
 @patch
 def before_backward(self:Mixer):
     "Let hooks act while checkpointed layers run again"
     if self.hooks is not None and self.hooks.batch is not None: self.hooks.live = True
+    self.order = -math.inf
 
 @patch
 def after_backward(self:Mixer):
     if self.hooks is not None: self.hooks.live = False
+    self.order = Mixer.order
 
 # %% ../nbs/05_mixer.ipynb #06cc1cd0
 @patch

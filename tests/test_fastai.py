@@ -291,6 +291,39 @@ def test_new_loss(name):
     fit(learn, 2, cbs=[check,Callback(before_epoch=before_epoch)])
     assert check.seen==4
 
+class Cast(nn.Module):
+    def __init__(self, dtype):
+        super().__init__()
+        self.dtype = dtype
+    def forward(self, x): return x.to(self.dtype)
+
+class Ledger(Callback):
+    "Note the loss of each training batch as the definition has it, and see that it is the loss wherever one asks"
+    order,run_valid = 1000,False
+    def __init__(self): self.all,self.seen = [],0
+    def before_fit(self): self.m = the_mixer(self.learn)
+    def after_loss(self):
+        y,lam = Y[self.iter*bs:][:bs],self.m.lam.double()
+        own,other = (F.cross_entropy(self.pred.detach().double(), o, reduction='none') for o in (y,y[self.m.perm]))
+        self.all.append((lam*own + (1-lam)*other).mean())
+        self.same()
+    def same(self):
+        for o in (self.learn.loss,self.learn.loss_grad): torch.testing.assert_close(o.detach().double(), self.all[-1], atol=1e-6, rtol=1e-6)
+        self.seen += 1
+    before_backward = after_backward = before_step = after_batch = same
+
+@pytest.mark.parametrize('dtype', [torch.float32,torch.bfloat16,torch.float16])
+def test_loss(dtype):
+    "The loss of each batch is `lam*l(own) + (1-lam)*l(partner)` to six digits, in training and on record, whatever the predictions' precision"
+    for name in MIXERS:
+        kind = kind_of(name)
+        learn = get_learn([mixer(name),ledger:=Ledger()], kind, nn.Sequential(*net(kind), Cast(dtype)))
+        fit(learn)
+        assert ledger.seen==5*2 and len(ledger.all)==2
+        a,b = [o.item() for o in ledger.all]
+        assert learn.recorder.losses==pytest.approx([a,(.98*a+b)/1.98], rel=1e-5) # fastai smooths them so
+        assert learn.recorder.values[0][0]==learn.recorder.losses[-1]
+
 # Validation in the middle
 
 keep = 'dl iter n_iter xb yb pred loss loss_grad epoch train_iter pct_train'.split()
@@ -322,6 +355,26 @@ def test_validation_inside(how):
             runs.append(weights(fit(learn, 2)))
             assert check.seen==4 and not hooks(learn.model)
         assert len(inside.seen)==4 and torch.equal(*runs), name
+
+# A second look
+
+class Look(Callback):
+    "At each event after the model has run, run it again on this batch as it is and as it was"
+    run_valid = False
+    def __init__(self, order): self.order,self.seen = order,0
+    def look(self):
+        model = clean(self.learn, self.model)
+        with torch.no_grad():
+            for x in (*self.xb, self.x.clone(), DATA[kind_of_data(self.learn)][self.iter*bs:][:bs]): assert torch.equal(self.model(x), model(x))
+        self.seen += 1
+    after_pred = after_loss = before_backward = after_backward = before_step = after_step = after_batch = look
+
+@pytest.mark.parametrize('name', MIXERS)
+def test_second_look(name):
+    "What another callback asks of the model within a batch is not mixed, and training goes on as if it had not been asked"
+    one,two = Look(-1000),Look(1000)
+    assert same_run(fit(get_learn([mixer(name),one,two], kind_of(name)), 2), fit(get_learn(mixer(name), kind_of(name)), 2))
+    assert one.seen==two.seen==7*4
 
 # Copies
 

@@ -1,7 +1,7 @@
 """What holds for every batch, found out by trying many: against slow oracles that know nothing of how the package computes
 
 The same batches each time; `FASTMIX_EXAMPLES=20 pytest tests/test_properties.py` tries twenty times as many."""
-import itertools, math, os, numpy as np, pytest, torch, torch.nn.functional as F
+import itertools, math, os, re, numpy as np, pytest, torch, torch.nn.functional as F
 from collections import Counter
 from functools import partial
 from scipy import stats
@@ -13,7 +13,7 @@ from fastai.losses import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLos
 from fastai.torch_core import TensorImage, TensorMask
 from fastmix.batch import leaves, rebuild
 from fastmix.draw import box_lam, draw_boxes, draw_lam, draw_perm, place_boxes
-from fastmix.loss import MixUpLoss, dense_loss, reduction_of
+from fastmix.loss import MixUpLoss, ce_options, dense_loss, mixed_ce, reduction_of
 from fastmix.mix import box_mask, cutmix_batch, mix_targets, mixup_batch, paste
 from fastmix.callback import CutMix, MixUp
 
@@ -327,6 +327,41 @@ def test_dense(B, C, shape, smooth, seed):
         assert close(dense_loss(f, pred, y, y1, lam), both, pred)
         assert close(both, F.cross_entropy(pred, t, label_smoothing=smooth), pred)
 
+def test_other_forms_of_cross_entropy():
+    "What a cross-entropy is not told is what PyTorch's functions take; each of its forms tells all options"
+    pred,y,y1,lam = torch.randn(3, 4),torch.tensor([0,-100,3]),torch.tensor([1,2,-100]),torch.tensor([.8,.5,1.])
+    assert close(mixed_ce(pred, y, y1, lam), slow_ce(pred, y, y1, lam), pred)
+    known = {'weight','ignore_index','label_smoothing','reduction','log_probs','plain_smooth'}
+    for f in (F.cross_entropy, F.nll_loss, partial(F.cross_entropy, weight=lam), nn.NLLLoss(), nn.CrossEntropyLoss(), LabelSmoothingCrossEntropy()):
+        assert {*ce_options(f)}==known
+    assert reduction_of(torch.dist) is None # a function that can't be asked what it takes
+
+@pytest.mark.parametrize('shapes', (((3,4),(2,)), ((3,4),(5,)), ((3,4),(3,1)), ((3,4,2),(3,)), ((3,4,2),(3,3)), ((3,),(3,))))
+def test_other_shapes_of_cross_entropy(shapes):
+    "Targets that don't fit the predictions are refused in PyTorch's own words, fewer than there are predictions too"
+    pred,y = torch.randn(shapes[0]),torch.zeros(shapes[1], dtype=torch.long)
+    for f in (nn.CrossEntropyLoss(), F.nll_loss):
+        with pytest.raises(Exception) as e: f(pred, y)
+        for lam in (.5, torch.rand(len(y))):
+            with pytest.raises(type(e.value), match=re.escape(str(e.value))): MixUpLoss(f)(pred, y, yb1=y.clone(), lam=lam)
+
+@pytest.mark.parametrize('n', (1,3,5))
+def test_losses_of_no_sample(n):
+    "Entries that can't be told apart by sample are refused, a scalar too"
+    def _entries(pred, y, reduction='none'): return torch.ones(n) if n>1 else torch.tensor(1.)
+    y,f = torch.zeros(2),MixUpLoss(_entries)
+    with pytest.raises(ValueError, match='losses for each of 2 samples'): f(y, y, yb1=y.clone(), lam=torch.tensor([.5,.7]))
+    assert f(y, y, yb1=y.clone(), lam=.5).shape==((n,) if n>1 else ())
+
+@pytest.mark.parametrize('which', range(3))
+def test_losses_are_plain(which):
+    "A loss is a plain Tensor, also where fastai's own come in"
+    args = torch.randn(3, 4),torch.tensor([0,1,2]),torch.tensor([1,2,0])
+    own = [o.as_subclass((TensorImage,TensorMask,TensorMask)[i]) if i==which else o for i,o in enumerate(args)]
+    plain,loss = (MixUpLoss(nn.CrossEntropyLoss())(p, y, yb1=y1, lam=torch.tensor([.8,.5,1.])) for p,y,y1 in (args,own))
+    assert type(loss) is Tensor and torch.equal(loss, plain)
+    if which: assert type(dense_loss(nn.CrossEntropyLoss(), *own, .3)) is Tensor
+
 # Nested batches in a Learner
 
 class Keep(nn.Module):
@@ -513,6 +548,14 @@ def test_box_sizes(dims):
         counts = Counter((drawn[:,d,1]-drawn[:,d,0]).tolist())
         assert set(counts)<=set(ks) and fits([counts[k] for k in sorted(set(ks))], [ks.count(k) for k in sorted(set(ks))])
     if dims>1: assert abs(np.corrcoef(*(drawn[:,:2,1]-drawn[:,:2,0]).T.numpy())[0,1])<.08
+
+@pytest.mark.parametrize('where', ('centre','uniform','inside'))
+def test_boxes_in_long_signals(where):
+    "Sides are exact also where float32 has no room left for halves, as in a recording of millions of samples"
+    s,side = 2**24,2**23-2
+    lo,hi = place_boxes((s,), [torch.full((1000,), float(side))], where, gen(0))[:,0].T
+    free = (lo>0)&(hi<s)
+    assert free.sum()>200 and (hi-lo==side)[free].all()
 
 def test_default_dtype():
     "Lambda is float32 whatever PyTorch's default is"

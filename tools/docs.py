@@ -24,8 +24,8 @@ def sidebar(nbs):
         return reading_order.index(name) if name in reading_order else len(reading_order), o
     pages = [o.relative_to(nbs).as_posix() for o in sorted(nbglob(nbs, as_path=True), key=_key)]
     tutorials,benchmarks = ([o for o in pages if o.startswith(folder)] for folder in ('tutorials/', 'benchmarks/'))
-    api = [o for o in pages if o not in ['index.ipynb', 'methods.ipynb', 'migration.ipynb', *tutorials, *benchmarks]]
-    contents = [dict(text='Start here', href='index.ipynb'), dict(section='Tutorials', contents=tutorials), 'methods.ipynb',
+    api = [o for o in pages if o not in ['index.ipynb', 'methods.ipynb', 'robust.ipynb', 'migration.ipynb', *tutorials, *benchmarks]]
+    contents = [dict(text='Start here', href='index.ipynb'), dict(section='Tutorials', contents=tutorials), 'methods.ipynb', 'robust.ipynb',
         dict(section='API', contents=api), dict(section='Benchmarks', contents=benchmarks), 'migration.ipynb']
     there = [o for o in contents if (o in pages if isinstance(o, str) else o.get('contents', True))]
     return yaml.dump(dict(website=dict(sidebar=dict(contents=there))), sort_keys=False)
