@@ -13,7 +13,8 @@ from nbdev.serve import proc_nbs
 from smalldocs import config, site
 
 reading_order = '''image segmentation text tabular signals inputs manifold pytorch_loop distributed own_mix speed accuracy
-callback manifold output choice fmix resizemix show compare metric stack mix loss draw mixer comparison batch inner places pictures stage'''.split()
+callback manifold output choice fmix resizemix show compare metric stack mix loss draw
+mixer comparison batch inner places pictures stage'''.split()
 # What Quarto reads, and smalldocs says that it does not
 expected = re.compile('format commonmark|unknown key format-links|.*: output-file')
 
