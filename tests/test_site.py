@@ -158,7 +158,7 @@ def test_links(docs, parsed):
     assert not broken
 
 def test_prose(parsed):
-    for page,o in parsed.items(): assert not re.search(r'#\||:::|\$\$|\\\(|\\\[', o.text), f"raw markup on {page}"
+    for page,o in parsed.items(): assert not re.search(r'#\||:::|\]\(|\$\$|\\\(|\\\[', o.text), f"raw markup on {page}"
 
 def test_doc_links(parsed):
     "Every exported name has its place on a page"

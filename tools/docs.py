@@ -12,17 +12,17 @@ from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
 from smalldocs import config, site
 
-reading_order = '''image segmentation text tabular signals inputs manifold pytorch_loop distributed own_mix speed accuracy
-callback manifold output choice fmix resizemix show compare metric stack mix loss draw
-mixer comparison batch inner places pictures stage'''.split()
+# By folder
+reading_order = {'tutorials':'image segmentation text tabular signals inputs manifold pytorch_loop distributed own_mix', 'benchmarks':'speed accuracy',
+    '.':'callback manifold output choice fmix resizemix show compare metric stack mix loss draw mixer comparison batch inner places pictures stage'}
 # What Quarto reads, and smalldocs says that it does not
 expected = re.compile('format commonmark|unknown key format-links|.*: output-file')
 
 def sidebar(nbs):
     "The notebooks there are, in reading order, as Quarto's `sidebar.yml`"
     def _key(o):
-        name = re.sub(r'^\d+_', '', o.stem)
-        return reading_order.index(name) if name in reading_order else len(reading_order), o
+        order,name = reading_order.get(o.relative_to(nbs).parent.as_posix(), '').split(),re.sub(r'^\d+_', '', o.stem)
+        return order.index(name) if name in order else len(order),o
     pages = [o.relative_to(nbs).as_posix() for o in sorted(nbglob(nbs, as_path=True), key=_key)]
     tutorials,benchmarks = ([o for o in pages if o.startswith(folder)] for folder in ('tutorials/', 'benchmarks/'))
     api = [o for o in pages if o not in ['index.ipynb', 'methods.ipynb', 'robust.ipynb', 'migration.ipynb', *tutorials, *benchmarks]]
