@@ -3,8 +3,9 @@
     python benchmarks/accuracy.py DATA                    # all rows, cheapest first
     python benchmarks/accuracy.py DATA --rows leaf,ecg    # some
 
-DATA is a folder with the data sets (named in `FILES`); rows whose data is not there are left out, and said. Every finished run is kept: started
-again, it goes on. Results: `benchmarks/results/accuracy.csv`, one line a run with its last epoch, and `accuracy_epochs.csv`, one line an epoch.
+DATA is a folder with the data sets (named in `FILES`); rows whose data is not there are left out, and said. Every finished run is kept:
+started again, it goes on. Results: `benchmarks/results/accuracy.csv`, one line a run with its last epoch, and `accuracy_epochs.csv`,
+one line an epoch.
 """
 import fcntl, json, os, platform, re, sys, tempfile, time
 from argparse import ArgumentParser
@@ -44,7 +45,8 @@ class Batches(DataLoader):
             b = tuple(t[o] for t in self.ts)
             yield self.aug(*b) if self.aug else b
 
-def dls(train, valid, bs, aug=None): return DataLoaders(Batches(*train, aug=aug, bs=bs, shuffle=True), Batches(*valid, bs=512), device='cpu')
+def dls(train, valid, bs, aug=None):
+    return DataLoaders(Batches(*train, aug=aug, bs=bs, shuffle=True), Batches(*valid, bs=512), device='cpu')
 
 def some(n, of, seed): return torch.randperm(of, generator=torch.Generator().manual_seed(seed))[:n]
 
@@ -93,7 +95,8 @@ class Fast(nn.Sequential):
 def head(n, c): return nn.AdaptiveAvgPool2d(1),nn.Flatten(),nn.Linear(n, c)
 def digits_net(): return nn.Sequential(ConvLayer(1,16), ConvLayer(16,32,stride=2), ConvLayer(32,64,stride=2), *head(64, 10))
 def fashion_net():
-    return Fast(ConvLayer(1,16,stride=2), ResBlock(1,16,32,stride=2), ResBlock(1,32,64,stride=2), *head(64, 10)).to(memory_format=torch.channels_last)
+    return Fast(ConvLayer(1,16,stride=2), ResBlock(1,16,32,stride=2), ResBlock(1,32,64,stride=2), *head(64, 10)
+        ).to(memory_format=torch.channels_last)
 def cifar_net():
     return Fast(ConvLayer(3,32,stride=2), ResBlock(1,32,32), ResBlock(1,32,64,stride=2), ResBlock(1,64,128,stride=2), *head(128, 10)
         ).to(memory_format=torch.channels_last)
@@ -151,7 +154,8 @@ def ece(p, y, bins=15):
     "Expected calibration error: how far accuracy is from confidence, over `bins` of confidence"
     conf,pred = p.max(1)
     which = (conf*bins).ceil().long().clamp(1, bins)
-    gaps = [((pred==y)[which==b].float().mean() - conf[which==b].mean()).abs()*(which==b).sum() for b in range(1, bins+1) if (which==b).any()]
+    inside = [which==b for b in range(1, bins+1)]
+    gaps = [((pred==y)[o].float().mean() - conf[o].mean()).abs()*o.sum() for o in inside if o.any()]
     return (sum(gaps)/len(y)).item()
 
 def fgsm(model, x, y):
@@ -175,7 +179,8 @@ def attacked(learn):
     bad = torch.cat([fgsm(learn.model.eval(), *b) for b in zip(x[:2000].split(500), y[:2000].split(500))])
     res = calibration(learn) | dict(fgsm_accuracy=(predict(learn, bad).argmax(1)==y[:2000]).float().mean().item())
     wrong = getattr(learn, 'wrong', None)
-    return res | (dict(memorised=(predict(learn, xt).argmax(1)==yt)[wrong].float().mean().item()) if wrong is not None and wrong.any() else {})
+    if wrong is None or not wrong.any(): return res
+    return res | dict(memorised=(predict(learn, xt).argmax(1)==yt)[wrong].float().mean().item())
 
 def cpu_time(learn): return dict(cpu_seconds=learn.cpu_seconds)
 
@@ -273,7 +278,8 @@ def machine():
     return v | dict(cores=os.cpu_count(), threads=torch.get_num_threads(), system=f"{platform.system()} {platform.machine()}")
 
 SETTINGS = ['mix','what','seed','weights','n_epoch','lr','fit','metrics','measure']
-def load(name): return pd.read_csv(RESULTS/name, keep_default_na=False, na_values=['']) if (RESULTS/name).exists() else pd.DataFrame(columns=['row'])
+def load(name):
+    return pd.read_csv(RESULTS/name, keep_default_na=False, na_values=['']) if (RESULTS/name).exists() else pd.DataFrame(columns=['row'])
 
 def restore(row, out):
     "Write the runs of `row` that the CSV files hold to `out`, as `compare` has them"
@@ -281,7 +287,8 @@ def restore(row, out):
     ends,epochs = load('accuracy.csv'),load('accuracy_epochs.csv')
     lines = []
     for r in ends[ends.row==row].to_dict('records'):
-        by = epochs[(epochs.row==row)&(epochs.mix==r['mix'])&(epochs.seed==r['seed'])].drop(columns=['row','mix','seed','epoch']).dropna(axis=1)
+        by = epochs[(epochs.row==row)&(epochs.mix==r['mix'])&(epochs.seed==r['seed'])]
+        by = by.drop(columns=['row','mix','seed','epoch']).dropna(axis=1)
         extra = {k[2:]:v for k,v in r.items() if k.startswith('m_') and v==v}
         lines.append(json.dumps({k:r[k] for k in SETTINGS} | dict(metrics=r['metrics'].split(), names=list(by), values=by.values.tolist(),
             seconds=r['seconds'], measured=extra)))
@@ -330,7 +337,7 @@ def main(
 
 if __name__ == '__main__':
     p = ArgumentParser(description=main.__doc__)
-    p.add_argument('data', nargs='?', default='', help="folder with the data sets; without it only the digits, which come with scikit-learn")
+    p.add_argument('data', nargs='?', default='', help="folder with the data sets; without it only the digits, which scikit-learn has")
     p.add_argument('--rows', default='', help=f"with commas between; by default all: {', '.join(ROWS)}")
     p.add_argument('--threads', type=int, help="of PyTorch")
     p.add_argument('--work', default=main.__defaults__[3], help="folder for rows that are not finished, %(default)s")

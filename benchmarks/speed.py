@@ -1,60 +1,57 @@
-"Time of fastmix's batch functions against other libraries and the limit, as ratios: interleaved in one run, medians"
-import statistics, time, torch
+"""Time and memory of fastmix against other libraries and against what no library can beat, as ratios
+
+python benchmarks/speed.py # about 8 minutes on 2 cores that do nothing else; results go to benchmarks/results"""
+import csv, importlib.metadata, os, platform, subprocess, sys, time, torch, warnings
 from fastcore.script import call_parse
-from types import SimpleNamespace
-from fastai.callback.mixup import CutMix as FastaiCutMix, MixUp as FastaiMixUp
-from fastmix.all import cutmix_batch, draw_perm, mixup_batch
+from pathlib import Path
 
-shapes = (64,3,224,224),(256,3,32,32),(32,3,512,512),(64,1,16000),(4,1,64,128,128)
+warnings.filterwarnings('ignore')
+sections = dict(batch='speed_batch', memory='speed_batch', tried='speed_batch', parts='speed_batch', pages='speed_batch', steps='speed_step', masks='speed_step',
+    imports='speed_growth', growth='speed_growth')
+res_dir = Path(__file__).resolve().parent/'results'
+columns = 'section what case name threads value unit rounds reference ratio low high'.split()
+packages = 'torch fastai timm torchvision kornia numpy fastmix'.split()
 
-def fastai_mix(cls, x, y, alpha):
-    "What fastai's callback does in `before_batch`, on a copy-free stand-in for its Learner"
-    cb = cls(alpha)
-    cb.learn = SimpleNamespace(xb=(x,), yb=(y,), x=x, y=y)
-    cb.stack_y = True
-    return cb.before_batch
+def processor():
+    info = Path('/proc/cpuinfo')
+    names = [o.split(':')[1].strip() for o in info.read_text().splitlines() if o.startswith('model name')] if info.exists() else []
+    return names[0] if names else platform.processor()
 
-def peers(x, y):
-    "Name: function that mixes one batch, for all libraries that can mix this shape"
-    n,perm,lam = len(x),draw_perm(len(x)),torch.rand(len(x))
-    w,x1 = lam.view(-1, *[1]*(x.ndim-1)),x[perm]
-    mix = {'limit: lerp of ready operands': lambda: torch.lerp(x1, x, w), 'fastmix': lambda: mixup_batch(x, y), 'fastai': fastai_mix(FastaiMixUp, x, y, 0.4)}
-    cut = {'limit: clone': x.clone, 'fastmix': lambda: cutmix_batch(x, y), 'fastmix, one box': lambda: cutmix_batch(x, y, per_sample=False)}
-    if x.ndim!=4: return mix,cut
-    from timm.data import Mixup
-    from torchvision.transforms import v2
-    from kornia.augmentation import RandomCutMixV2, RandomMixUpV2
-    def timm(mode, **kw):
-        f = Mixup(mode=mode, num_classes=10, **kw)
-        return lambda: f(x.clone(), y) # it writes into the batch that it is given
-    mix |= {'timm batch': timm('batch', mixup_alpha=0.4), 'timm elem': timm('elem', mixup_alpha=0.4)}
-    cut |= {'fastai': fastai_mix(FastaiCutMix, x, y, 1.), 'timm batch': timm('batch', mixup_alpha=0., cutmix_alpha=1.),
-        'timm elem': timm('elem', mixup_alpha=0., cutmix_alpha=1.)}
-    tv = v2.MixUp(alpha=0.4, num_classes=10),v2.CutMix(num_classes=10)
-    mix['torchvision'],cut['torchvision'] = (lambda: tv[0](x, y)),(lambda: tv[1](x, y))
-    k = RandomMixUpV2(p=1., data_keys=['input','class']),RandomCutMixV2(p=1., data_keys=['input','class'])
-    mix['kornia'],cut['kornia'] = (lambda: k[0](x, y)),(lambda: k[1](x, y))
-    return mix,cut
+def versions(run, threads):
+    res = dict(run=run, threads=threads, python=platform.python_version()) | {o: importlib.metadata.version(o) for o in packages}
+    return res | dict(processor=processor(), cores=os.cpu_count(), system=platform.system())
 
-def medians(fs, repeats):
-    "Median seconds of each function, one call of each in turn"
-    times = {k:[] for k in fs}
-    for i in range(repeats+2):
-        for k,f in fs.items():
-            start = time.perf_counter()
-            f()
-            if i>1: times[k].append(time.perf_counter()-start)
-    return {k: statistics.median(v) for k,v in times.items()}
+def update(path, names, new):
+    "Put rows `new` in the place of those in the table at `path` with the same first column and number of threads"
+    keys = {(o[names[0]],str(o['threads'])) for o in new}
+    old = list(csv.DictReader(path.open())) if path.exists() else []
+    with path.open('w', newline='') as f:
+        w = csv.DictWriter(f, names, lineterminator='\n')
+        w.writeheader()
+        w.writerows([o for o in old if (o[names[0]],o['threads']) not in keys] + new)
+
+def rounded(o): return {k: f"{v:.4g}" if isinstance(v, float) else v for k,v in o.items()}
 
 @call_parse
 def main(
-    repeats:int=15, # Calls of each function that are timed
-    threads:int=2 # Threads of PyTorch
+    only:str=','.join(sections), # Sections to run, separated by commas
+    threads:int=2, # Threads of PyTorch
+    seconds:float=6, # For how long each comparison runs, about
+    out:Path=res_dir # Folder for the tables
 ):
-    "Print the time of each library as a multiple of fastmix's, for MixUp and CutMix on images, signals and volumes"
+    "Measure, and write speed.csv and speed_versions.csv"
+    names = only.split(',')
+    if len(names)>1: # each in a process of its own, since how fast memory is to be had depends on what ran before
+        for name in names:
+            args = '--only',name,'--threads',str(threads),'--seconds',str(seconds),'--out',str(out)
+            subprocess.run([sys.executable, __file__, *args], check=True)
+        return
     torch.set_num_threads(threads)
-    for shape in shapes:
-        x,y = torch.rand(shape),torch.randint(10, shape[:1])
-        for name,fs in zip(('MixUp','CutMix'), peers(x, y)):
-            t = medians(fs, repeats)
-            print(f"{name} {'x'.join(map(str, shape))}, {1e3*t['fastmix']:.2f} ms: " + ', '.join(f"{k} {v/t['fastmix']:.2f}" for k,v in t.items() if k!='fastmix'))
+    torch.manual_seed(0)
+    start,name = time.perf_counter(),names[0]
+    new = [rounded(o|dict(threads=threads, section=name)) for o in getattr(importlib.import_module(sections[name]), name)(seconds)]
+    update(Path(out)/'speed.csv', columns, new)
+    info = versions(name, threads)
+    update(Path(out)/'speed_versions.csv', list(info), [info])
+    print(f"{name}: {time.perf_counter()-start:.0f} s", flush=True)
+    for o in new: print(f"  {o['what']} {o['case']} {o['name']}: {o['value']} {o['unit']}, {o.get('ratio', '')} of {o.get('reference', '')}", flush=True)

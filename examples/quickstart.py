@@ -60,7 +60,8 @@ def main(
     ax = res.plot('accuracy')
     ax.set(title=title, ylim=(acc.min(axis=None)/100-0.15,1))
     ax.figure.savefig(out/'accuracy.png')
-    cols = {'accuracy (%)':acc.mean(axis=1), 'lowest':acc.min(axis=1), 'highest':acc.max(axis=1), 'seconds':res.seeds('seconds').mean(axis=1)}
+    cols = {'accuracy (%)':acc.mean(axis=1), 'lowest':acc.min(axis=1), 'highest':acc.max(axis=1),
+        'seconds':res.seeds('seconds').mean(axis=1)}
     table = pd.DataFrame(cols).rename_axis(None)
     says = '\n'.join(fill(o, 100, subsequent_indent='    ') for o in res.verdict.splitlines())
     print(f"\n{title}\n\n{table.to_string(float_format='%.1f')}\n\n{says}\n\nPictures: {out/'mixed.png'}, {out/'accuracy.png'}")

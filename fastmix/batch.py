@@ -62,8 +62,8 @@ def check_mask(
     "Raise if `y` looks like a mask of another size than `x`, which can't be pasted in the same box"
     D = x.ndim-2
     if D>1 and y.ndim>D+y.is_floating_point() and not lies_over(y, x): raise ValueError(
-        f"Expected masks with the spatial shape {tuple(x.shape[2:])} of the input to paste with it, but got {y.dtype} of shape {tuple(y.shape)}: "
-        "resize them, or use MixUp; if they are no masks, make them floats `(B,n,k)` or flatten them")
+        f"Expected masks with the spatial shape {tuple(x.shape[2:])} of the input to paste with it, but got {y.dtype} of shape "
+        f"{tuple(y.shape)}: resize them, or use MixUp; if they are no masks, make them floats `(B,n,k)` or flatten them")
 
 # %% ../nbs/03_batch.ipynb #73b7c505
 def _seed(generator): return torch.randint(2**48, (), device=getattr(generator, 'device', None), generator=generator).item()

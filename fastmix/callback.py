@@ -54,7 +54,8 @@ class CutMix(Mixer):
     ):
         super().__init__(alpha, dedup=dedup, **kwargs)
         check_sides(length, minmax)
-        if self.stack_x: raise ValueError("Expected stack_x=False for CutMix, which pastes pixels: to mix inside of a model use MixUp(stack_x=True)")
+        if self.stack_x:
+            raise ValueError("Expected stack_x=False for CutMix, which pastes pixels: to mix inside of a model use MixUp(stack_x=True)")
         self.length,self.minmax,self.uniform = length,minmax,uniform
 
     def draw(self, x):

@@ -13,7 +13,8 @@ __all__ = ['PerSample', 'MixChoice']
 import torch
 from fastcore.basics import patch
 from .batch import check_mask, lies_over, on_host, own_generator
-from .mixer import Mixer
+from fastai.callback.mixup import MixHandler
+from .mixer import Mixer, _after_fastai
 
 # %% ../nbs/10_choice.ipynb #30249145
 def _generator_of(mixers): return next((m.generator for m in mixers if m.generator is not None), None)
@@ -39,7 +40,8 @@ class PerSample(Mixer):
 
     def draw(self, x):
         "A mixer for each sample, and what each mixer draws"
-        if self.sure is None: raise ValueError(f"Expected a loss that can be weighted by sample, but {self.mixed_loss.loss_func} can't: use per_sample=False")
+        if self.sure is None: raise ValueError(
+            f"Expected a loss that can be weighted by sample, but {self.mixed_loss.loss_func} can't: use per_sample=False")
         w = torch.tensor(self.weights).expand(self.n_lam, -1).to(x.device if self.rng is None else self.rng.device, non_blocking=True)
         self.pick = torch.multinomial(w, 1, generator=self.rng)[:,0].to(x.device, non_blocking=True)
         for m in self.mixers:
@@ -89,7 +91,8 @@ class MixChoice(Mixer):
         super().__init__()
         mixers = [m() if isinstance(m, type) else m for m in mixers]
         bad = [m for m in mixers if not isinstance(m, Mixer)]
-        if bad or not mixers: raise TypeError(f"Expected one or more mixers, but got {bad[0]!r}" if bad else "Expected one or more mixers, but got none")
+        if bad and isinstance(bad[0], MixHandler): raise TypeError(f"Expected mixers of fastmix, but got fastai's {bad[0]}: {_after_fastai}")
+        if bad or not mixers: raise TypeError(f"Expected one mixer or more, one by one, but got {repr(bad[0]) if bad else 'none'}")
         weights = [1.]*len(mixers) if weights is None else [float(w) for w in weights]
         if len(weights)!=len(mixers) or not all(0<=w<float('inf') for w in weights) or not sum(weights):
             raise ValueError(f"Expected {len(mixers)} weights of 0 or more that are not all 0, but got {weights}")

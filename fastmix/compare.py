@@ -64,7 +64,8 @@ def fingerprint(
     model # A module
 )->float:
     "A number that tells initial weights apart: a projection of the first values of each tensor"
-    ts = [o.detach().flatten()[:1000].double().cpu() for o in model.state_dict().values() if isinstance(o, Tensor) and o.is_floating_point()]
+    state = [o for o in model.state_dict().values() if isinstance(o, Tensor) and o.is_floating_point()]
+    ts = [o.detach().flatten()[:1000].double().cpu() for o in state]
     return sum((t * (torch.arange(len(t))+i+1.).sin()).sum().item() for i,t in enumerate(ts))
 
 # %% ../nbs/12_compare.ipynb #9c3272ca
@@ -97,11 +98,13 @@ def _agree(run, plan, mixes, out):
 
 def _same_weights(run, seed, weights):
     if run['seed']==seed and not math.isclose(run['weights'], weights, rel_tol=1e-3, abs_tol=1e-3): raise ValueError(
-        f"Expected get_learner({seed}) to begin with the same weights each time, but they differ from those of {run['mix']!r}: build the model "
-        "in get_learner, and use no randomness but that of Python, NumPy and PyTorch, which are seeded")
+        f"Expected get_learner({seed}) to begin with the same weights each time, but they differ from those of {run['mix']!r}: "
+        "build the model in get_learner, and use no randomness but that of Python, NumPy and PyTorch, which are seeded")
 
 # %% ../nbs/12_compare.ipynb #acb4ae92
 def _build(get_learner, seed, metrics):
+    if isinstance(get_learner, Learner) or not callable(get_learner):
+        raise TypeError(f"Expected get_learner as a function of the seed that builds a Learner, but got a {type(get_learner).__name__}")
     set_seed(seed)
     learn = get_learner(seed)
     if not isinstance(learn, Learner): raise TypeError(f"Expected get_learner({seed}) to return a Learner, but got {type(learn).__name__}")
@@ -138,8 +141,8 @@ def compare(
     if not seeds: raise ValueError(f"Expected at least one seed, but got {seeds}")
     learn = _build(get_learner, seeds[0], metrics)
     weights,mixes = fingerprint(learn.model),_check_mixes(default_mixes(learn) if mixes is None else mixes)
-    plan = dict(n_epoch=n_epoch, lr=lr if isinstance(lr, (int,float,type(None))) else repr(lr), fit=fit, metrics=[o.name for o in learn.metrics],
-        measure=measure and getattr(measure, '__name__', type(measure).__name__))
+    plan = dict(n_epoch=n_epoch, lr=lr if isinstance(lr, (int,float,type(None))) else repr(lr), fit=fit,
+        metrics=[o.name for o in learn.metrics], measure=measure and getattr(measure, '__name__', type(measure).__name__))
     runs,errors = read_runs(out),{}
     for r in runs:
         _agree(r, plan, mixes, out)

@@ -57,7 +57,7 @@ class Comparison:
 # %% ../nbs/12_comparison.ipynb #3a653acc
 @patch(as_prop=True)
 def df(self:Comparison):
-    "For each metric its mean, standard deviation and value for each seed; seconds of training, and how much more, as a share, than the base's"
+    "For each metric its mean, standard deviation and each seed's value; seconds of training, and as a share how much more than the base's"
     res,secs = {},self.seeds('seconds')
     for m in self.metrics:
         v = self.seeds(m)

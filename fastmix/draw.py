@@ -72,7 +72,7 @@ def place_boxes(
         ends += [lo.clamp(0, s), (lo+side).clamp(0, s)]
     return torch.stack(ends, -1).view(-1, len(sides), 2).long()
 
-# %% ../nbs/00_draw.ipynb #0b88ef90
+# %% ../nbs/00_draw.ipynb #ae1f1e34
 def draw_boxes(
     size, # Spatial shape `(S1,...,SD)` of the images, in the tensor's own order (height before width)
     lam:Tensor, # `(n,)`, the share of the image that stays outside of each box
@@ -81,17 +81,15 @@ def draw_boxes(
 )->Tensor: # LongTensor `(n,D,2)`, `[lo, hi)` of each box for each dimension
     "Boxes that would cover `1-lam` of an image were they not clipped at its border, as in [CutMix](https://arxiv.org/abs/1905.04899)"
     if not isinstance(lam, Tensor): raise TypeError(f"Expected lam as a Tensor (n,), but got {lam!r}")
-    size = tuple(size)
     ratio = (1-lam)**(1/len(size))
     return place_boxes(size, [(ratio*s).round() for s in size], 'uniform' if uniform else 'centre', generator)
 
-# %% ../nbs/00_draw.ipynb #51261737
+# %% ../nbs/00_draw.ipynb #e86352c8
 def box_lam(
     boxes:Tensor, # `(n,D,2)`, as from `draw_boxes`
     size # Spatial shape `(S1,...,SD)`
 )->Tensor: # float32 `(n,)`
     "The exact share of pixels outside of `boxes` (as far as they lie in the image)"
-    size = tuple(size)
     sides = [(hi.clamp(0, s) - lo.clamp(0, s)).clamp(min=0) for s,(lo,hi) in zip(size, boxes.permute(1,2,0))]
     total = math.prod(size)
     return (total - math.prod(sides)).float() / total

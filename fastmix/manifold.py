@@ -82,7 +82,7 @@ class ManifoldMixUp(MixUp):
     _stateattrs = MixUp._stateattrs+('layer','at','names','inner')
     def __init__(self,
         alpha:float=1., # Of Beta(alpha, alpha), or a schedule of it
-        layers=None, # Modules, names or glob patterns of `named_modules`, or a predicate `(name, module) -> bool`; by default found in the model
+        layers=None, # Modules, names or glob patterns of `named_modules`, or a predicate of `(name, module)`; by default found in the model
         mix_input:bool=True, # Is the input one of the places?
         **kwargs
     ):
@@ -128,7 +128,8 @@ def _find_places(self:ManifoldMixUp):
     self.names = [names[m] for m in places]
     wrong = [names[m] for m in places if is_seq_first(m)]
     if wrong: raise ValueError(f"Expected layers with the batch in the first dimension, but {wrong} were made with batch_first=False")
-    if not places and not self.mix_input: raise ValueError("Expected a layer to mix, but found none: name `layers` or put a MixHere in the model")
+    if not places and not self.mix_input:
+        raise ValueError("Expected a layer to mix, but found none: name `layers` or put a MixHere in the model")
     if self.inner is None: self.inner = PlaceHooks()
     if is_compiled(self.model) and places!=self.inner.places: torch.compiler.reset() # what was compiled before ignores new hooks
     self.inner.put(self.model, places)
@@ -145,7 +146,8 @@ def after_pred(self:ManifoldMixUp):
     "Make sure that the layer was mixed"
     if self.mixed and self.at>=0:
         self.inner.choice = -1
-        if not self.inner.ran: raise RuntimeError(f"Expected layer {self.layer!r} to return tensors for {self.n} samples in this batch, but it did not run "
+        if not self.inner.ran: raise RuntimeError(
+            f"Expected layer {self.layer!r} to return tensors for {self.n} samples in this batch, but it did not run "
             "or returned other shapes: name other `layers`, or put a MixHere where the batch comes first")
     MixUp.after_pred(self)
 

@@ -15,9 +15,11 @@ Docs: https://fastmix.github.io/fastmix/mix.html.md"""
 __all__ = ['check_lam', 'take', 'over_samples', 'mixup_batch', 'spatial', 'check_sides', 'draw_cut', 'box_mask', 'paste',
            'cutmix_batch', 'mix_targets']
 
-# %% ../nbs/01_mix.ipynb #bee875b4
+# %% ../nbs/01_mix.ipynb #b745b77f
 import torch, torch.nn.functional as F
+from itertools import repeat, starmap
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 from .draw import draw_perm, draw_lam, draw_boxes, place_boxes, box_lam
 
 # %% ../nbs/01_mix.ipynb #f9b9e4be
@@ -31,8 +33,10 @@ def _check_batch(x, y=None):
             "Pass x.float(), scaled as your model wants it, or mix embeddings instead of indices")
     if y is not None and len(y)!=len(x): raise ValueError(f"Expected as many targets as samples, but got {len(y)} for {len(x)}")
 
-# %% ../nbs/01_mix.ipynb #0aaf89d2
+# %% ../nbs/01_mix.ipynb #dd0571a1
 def _on_host(t): return not t.is_cuda and t.device.type=='cpu' and not torch.compiler.is_compiling()
+
+def _is_bare(t): return type(t) is Tensor and not t.requires_grad and unpack_dual(t).tangent is None # nobody wants its gradient
 
 def check_lam(
     lam, # Share of each sample's own label, in [0, 1]: a number, or a Tensor with 1 or `n` values
@@ -69,7 +73,13 @@ def over_samples(
     "`lam` in a shape that broadcasts over the samples of `x`"
     return lam.view(-1, *[1]*(x.ndim-1)).to(x.dtype)
 
-# %% ../nbs/01_mix.ipynb #3473792e
+# %% ../nbs/01_mix.ipynb #e807550b
+def _lerp_each(x, perm, lam):
+    "`mixup_batch` on the CPU, a sample at a time: what is read and written goes through the memory once"
+    res = torch.empty_like(x)
+    for o,a,j,l in zip(res, x, perm.tolist(), lam.expand(len(x)).tolist()): torch.lerp(x[j], a, l, out=o)
+    return res
+
 def mixup_batch(
     x:Tensor, # Batch of inputs or activations `(B,...)`, floating point
     y=None, # Their targets `(B,...)`, of any dtype
@@ -86,7 +96,8 @@ def mixup_batch(
     B = len(x)
     perm = draw_perm(B, x.device, generator) if perm is None else _check_perm(perm, B, x.device)
     lam = draw_lam(B if per_sample else 1, alpha, dedup, x.device, generator) if lam is None else check_lam(lam, B, x.device)
-    xm = take(x, perm).lerp_(x, over_samples(lam, x))
+    large = x.numel()>=B*2**16 and _on_host(x) and _is_bare(x) and _is_bare(lam) # where a call for each sample costs next to nothing
+    xm = _lerp_each(x, perm, lam) if large else take(x, perm).lerp_(x, over_samples(lam, x))
     return xm, None if y is None else take(y, perm), lam
 
 # %% ../nbs/01_mix.ipynb #34fe2698
@@ -148,15 +159,13 @@ def box_mask(
         res = inside if res is None else res & inside
     return res
 
-# %% ../nbs/01_mix.ipynb #676f9b60
+# %% ../nbs/01_mix.ipynb #8802c5be
 def _paste_slices(x, perm, boxes):
     "`paste` on the CPU: one copy of the batch, then only the boxes"
     res = x.clone()
     dst,src = (o.view(torch.int16).numpy() if o.dtype==torch.bfloat16 else o.numpy() for o in (res,x))
-    boxes = boxes.expand(len(x), -1, -1).tolist()
-    for i,(j,box) in enumerate(zip(perm.tolist(), boxes)):
-        sl = (..., *[slice(*o) for o in box])
-        dst[i][sl] = src[j][sl]
+    places = zip(repeat(...), *[starmap(slice, o) for o in boxes.expand(len(x), -1, -1).transpose(0, 1).tolist()])
+    for o,j,place in zip(dst, perm.tolist(), places): o[place] = src[j][place]
     return res
 
 def paste(
@@ -166,11 +175,11 @@ def paste(
 )->Tensor: # A new tensor like `x`
     "`x[perm]` inside of `boxes`, `x` outside"
     D = boxes.shape[1]
-    if type(x) is Tensor and _on_host(x) and not x.requires_grad: return _paste_slices(x, perm, boxes)
+    if _on_host(x) and _is_bare(x): return _paste_slices(x, perm, boxes)
     mask = box_mask(boxes, x.shape[-D:])
     mask = mask.view(len(mask), *[1]*(x.ndim-1-D), *mask.shape[2:])
     x1 = take(x, perm)
-    return torch.where(mask, x1, x, out=None if x.requires_grad or type(x) is not Tensor else x1)
+    return torch.where(mask, x1, x, out=x1 if _is_bare(x) else None)
 
 # %% ../nbs/01_mix.ipynb #dfeda528
 def cutmix_batch(

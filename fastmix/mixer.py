@@ -18,11 +18,13 @@ from fastai.callback.mixup import MixHandler
 from fastai.learner import CastToTensor
 from .draw import check_alpha, draw_lam, draw_perm
 from .mix import mix_targets, take
-from .loss import MixUpLoss, dense_loss, is_known, mean_is_plain, reduction_of
+from .loss import MixUpLoss, dense_loss, is_known, mean_is_plain, name_of, reduction_of
 from .batch import check_mask, has_samples, is_index, leaves, lies_over, n_samples, on_host, own_generator, rebuild
 from .inner import IndexHooks, at_fit_exit
 
 # %% ../nbs/05_mixer.ipynb #fe4b6b65
+_after_fastai = "import fastmix.all after fastai, which has a MixUp and a CutMix too"
+
 def _share(name, v):
     if isinstance(v, bool) or not isinstance(v, (int,float)) or not 0<=v<=1: raise ValueError(f"Expected {name} in [0, 1], but got {v!r}")
 
@@ -62,7 +64,8 @@ class Mixer(Callback):
         for k in ('p','start','end'): _share(k, getattr(self, k))
         if start>end: raise ValueError(f"Expected start <= end, but got {start=}, {end=}")
         if inputs is not None: self.inputs = (inputs,) if isinstance(inputs, int) else tuple(inputs)
-        if not all(isinstance(o, int) for o in self.inputs or ()): raise TypeError(f"Expected inputs as an index or several, but got {inputs!r}")
+        if not all(isinstance(o, int) for o in self.inputs or ()):
+            raise TypeError(f"Expected inputs as an index or several, but got {inputs!r}")
 
     def __setattr__(self, name, v):
         "Warn of names that belong to the Learner as fastai does, but not of those that only its model has"
@@ -125,7 +128,7 @@ def _n_lams(self:Mixer, fates):
     if 'both' not in fates: return self.n
     f = self.mixed_loss.loss_func
     if reduction_of(f) in ('mean','sum','none','batchmean'): return self.n if self.sure or is_known(f) or reduction_of(f)!='mean' else 1
-    self._one_lam(f"{f} has no `reduction`, so that the loss of each sample is unknown")
+    self._one_lam(f"{name_of(f)} has no `reduction`, an argument or an attribute, that gives the loss of each sample")
     return 1
 
 @patch
@@ -138,7 +141,7 @@ def _wrapped(self:Mixer):
 @patch
 def _one_lam(self:Mixer, why):
     if self.per_sample: raise ValueError(f"Expected a loss that can be weighted by sample for per_sample=True, but {why}")
-    if self.sure is not None: warnings.warn(f"{type(self).__name__} draws one lambda for each batch: {why}")
+    if self.sure is not None: warnings.warn(f"{type(self).__name__} draws one lambda for each batch, as with per_sample=False: {why}")
     self.sure = None
 
 # %% ../nbs/05_mixer.ipynb #706c9a0b
@@ -146,20 +149,25 @@ def _one_lam(self:Mixer, why):
 def _is_part(self:Mixer, x, i):
     "Is `x`, input `i` or a part of it, to be mixed? Raises where it ought to be and can't"
     if not isinstance(x, Tensor) or not x.ndim or x.dtype is torch.bool or not x.numel(): return False
-    given,hint = f"input {i} is {x.dtype} of shape {tuple(x.shape)}",f"name the inputs to mix in {type(self).__name__}(inputs=...)"
+    given,hint = f"input {i} is {x.dtype} of shape {tuple(x.shape)}",f"name other inputs to mix in {type(self).__name__}(inputs=...)"
     if len(x)!=self.n: raise ValueError(f"Expected {self.n} samples in the first dimension of every input, but {given}: {hint}")
     if self.stack_x: return True
-    if x.dtype is torch.uint8: raise TypeError(f"Expected floating point images, but {given}: convert it, or {hint}")
-    if is_index(x) and not self.mixes_index: raise TypeError(f"Expected floating point inputs, but {given}: use MixUp for indices, or {hint}")
+    if x.dtype is torch.uint8:
+        raise TypeError(f"Expected floating point images, but {given}: convert it, as IntToFloatTensor in batch_tfms does, or {hint}")
+    if is_index(x) and not self.mixes_index:
+        raise TypeError(f"Expected floating point inputs, but {given}: use MixUp for indices, or {hint}")
     return True
 
 @patch
 def _parts(self:Mixer):
     "Parts of the inputs that are to be mixed"
     n,which = len(self.xb),self.inputs
-    if which is not None and not all(-n<=i<n for i in which): raise IndexError(f"Expected inputs below {n}, how many there are, but got {which}")
+    if which is not None and not all(-n<=i<n for i in which):
+        raise IndexError(f"Expected inputs below {n}, how many there are, but got {which}")
     res = [o for i in (range(n) if which is None else which) for o in leaves(self.xb[i]) if self._is_part(o, i)]
-    if not res: raise ValueError(f"Expected an input that can be mixed, but got {[getattr(o, 'dtype', type(o).__name__) for o in leaves(self.xb)]}")
+    if not res:
+        given = [getattr(o, 'dtype', type(o).__name__) for o in leaves(self.xb)]
+        raise ValueError(f"Expected an input that can be mixed, but got {given}")
     return res
 
 # %% ../nbs/05_mixer.ipynb #5715c753
@@ -194,7 +202,8 @@ def _check_hooks(self:Mixer):
     "Raise if indices were to be mixed, but none came by"
     h = self.hooks
     if h is not None and h.batch is not None and not h.found:
-        raise ValueError(f"Expected integer inputs of shapes {[tuple(o.shape) for o in h.batch]} to be fed to an nn.Embedding, but none was. "
+        shapes = [tuple(o.shape) for o in h.batch]
+        raise ValueError(f"Expected integer inputs of shapes {shapes} to be fed to an nn.Embedding, but none was. "
             "Mix elsewhere: stack_x=True, ManifoldMixUp(layers=...) or a MixHere in the model; or name other inputs=")
 
 # %% ../nbs/05_mixer.ipynb #0b9eeba5
@@ -202,7 +211,9 @@ def _check_hooks(self:Mixer):
 def before_fit(self:Mixer):
     "Get ready. Two mixers on a Learner are refused"
     others = [o for o in self.learn.cbs if isinstance(o, (Mixer,MixHandler)) and o is not self]
-    if others: raise ValueError(f"Expected one mixer on a Learner, but got {self} and {others[0]}: use MixChoice to have several")
+    for o in others:
+        theirs,hint = ("fastai's ",_after_fastai) if isinstance(o, MixHandler) else ('',"use MixChoice to have several")
+        raise ValueError(f"Expected one mixer on a Learner, but got {self} and {theirs}{o}: {hint}")
     self.start_fit()
 
 @patch
@@ -219,14 +230,20 @@ def rest(self:Mixer):
     if self.hooks is not None: self.hooks.live,self.hooks.batch = False,None
 
 @patch
-def after_batch(self:Mixer): self.order = Mixer.order
+def after_batch(self:Mixer):
+    "Be where others expect a mixer to be"
+    self.order = Mixer.order
 
 # %% ../nbs/05_mixer.ipynb #d42283be
 @patch
-def before_train(self:Mixer): self.rest()
+def before_train(self:Mixer):
+    "Mix nothing that is left over"
+    self.rest()
 
 @patch
-def before_validate(self:Mixer): self.rest()
+def before_validate(self:Mixer):
+    "Mix nothing in validation"
+    self.rest()
 
 @patch
 def after_fit(self:Mixer):
@@ -297,6 +314,7 @@ def before_backward(self:Mixer):
 
 @patch
 def after_backward(self:Mixer):
+    "Let hooks rest again"
     if self.hooks is not None: self.hooks.live = False
     self.order = Mixer.order
 
@@ -308,7 +326,7 @@ def blend(self:Mixer):
     loss = self.mixed_loss(self.pred, *self.yb, yb1=self.yb1, lam=self.lam)
     if self.sure is False and self.mixed_loss.reduction=='mean' and not is_known(self.mixed_loss.loss_func):
         self.sure = mean_is_plain(self.mixed_loss.loss_func, self.pred, *self.yb)
-        if not self.sure: self._one_lam(f"the mean of {self.mixed_loss.loss_func} is not that of its unreduced losses")
+        if not self.sure: self._one_lam(f"the mean of {name_of(self.mixed_loss.loss_func)} is not that of its unreduced losses")
     return loss
 
 @patch
@@ -316,4 +334,5 @@ def _dense(self:Mixer):
     f = self.mixed_loss.loss_func
     try: return dense_loss(f, self.pred, *self.yb, *self.yb1, self.lam)
     except (AssertionError,IndexError,RuntimeError,TypeError,ValueError) as e:
-        raise ValueError(f"Expected a loss that takes floating point targets for stack_y=False with {self.y.dtype} targets, but {f} does not: {e}") from e
+        raise ValueError(f"Expected a loss that takes floating point targets for stack_y=False with {self.y.dtype} targets, "
+            f"but {f} does not: {e}") from e

@@ -31,7 +31,8 @@ class OutputMixUp(MixUp):
 
     def _fate(self, y, x):
         res = super()._fate(y, x)
-        if res=='blend': raise ValueError("Expected integer targets for OutputMixUp, but got floating point ones: between mixed predictions and "
+        if res=='blend': raise ValueError(
+            "Expected integer targets for OutputMixUp, but got floating point ones: between mixed predictions and "
             "interpolated targets a model that is right on each sample has no error left to learn from. Use MixUp or ManifoldMixUp")
         return res
 

@@ -190,7 +190,8 @@ def draw_masks(self:Seen, ax, which, i, shape):
         a,b,o = (getattr(self, w)[i][1][j] for w in ('own','other',which))
         if not isinstance(a, Tensor) or a.shape[-2:]!=shape[-2:]: continue
         both = ((a,self.lam[i]),(b,1-self.lam[i])) if which=='mixed' and not new else ((o,1),)
-        top = max(getattr(self, w)[q][1][j].max().item() for w in ('own','other') for q in range(self.n)) # one colour for a class in all pictures
+        # one colour for a class in all pictures
+        top = max(getattr(self, w)[q][1][j].max().item() for w in ('own','other') for q in range(self.n))
         for y,share in both: draw_mask(ax, y, 0.6*share, top)
 
 # %% ../nbs/11_pictures.ipynb #59c20a8b

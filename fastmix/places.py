@@ -137,7 +137,8 @@ def named_places(
     for o in [layers] if isinstance(layers, nn.Module) and not isinstance(layers, nn.ModuleList) else listify(layers):
         if isinstance(o, nn.Module): hit = [m for _,m in named if m is o]
         elif isinstance(o, str):     hit = [m for k,m in named if fnmatchcase(k, o)]
-        else:                        hit = [m for k,m in named if o(k, m)]
+        elif callable(o):            hit = [m for k,m in named if o(k, m)]
+        else: raise TypeError(f"Expected layers as modules, names or a predicate of `(name, module)`, but got {o!r}")
         near = ' Nearest: '+', '.join(get_close_matches(o, [k for k,_ in named], 5, 0)) if isinstance(o, str) else ''
         if not hit: raise ValueError(f"Expected layers of the model, but {o!r} is none of its {len(named)} modules.{near}")
         res.update(hit)

@@ -3,7 +3,8 @@
 `learn.show_mixed_batch()` shows what the Learner's mixer makes of a training batch, and `show_mixed_batch(dls, CutMix())` what one that you consider would make of it: images, masks, signals, texts and tables, each with both labels and their shares. Nothing is trained, and nothing is changed. `plot_lam` shows how much is mixed for which `alpha`.
 
 ```python
-learn = Learner(dls, nn.Sequential(nn.Conv2d(3,8,3,2), nn.ReLU(), nn.Conv2d(8,8,3,2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8,3)))
+model = nn.Sequential(nn.Conv2d(3,8,3,2), nn.ReLU(), nn.Conv2d(8,8,3,2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8,3))
+learn = Learner(dls, model)
 learn.mixup(1.)
 learn.show_mixed_batch(n=3);
 ```
@@ -53,7 +54,8 @@ def find_mixer(
     "The mixer that is meant, or an error that says what is wrong"
     if not isinstance(base, (Learner,DataLoaders)): raise TypeError(f"Expected a Learner or DataLoaders, but got {type(base).__name__}")
     if isinstance(mixer, Mixer): return mixer
-    if isinstance(mixer, MixHandler): raise TypeError(f"Expected a mixer of fastmix, but got fastai's {mixer}: import fastmix.all after fastai")
+    if isinstance(mixer, MixHandler):
+        raise TypeError(f"Expected a mixer of fastmix, but got fastai's {mixer}: import fastmix.all after fastai")
     if mixer is not None: raise TypeError(f"Expected a mixer, such as MixUp(), but got {mixer!r}")
     if isinstance(base, DataLoaders): raise ValueError("Expected a mixer to try on DataLoaders, as in show_mixed_batch(dls, MixUp())")
     for o in base.cbs:

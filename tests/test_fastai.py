@@ -314,7 +314,7 @@ class Ledger(Callback):
 
 @pytest.mark.parametrize('dtype', [torch.float32,torch.bfloat16,torch.float16])
 def test_loss(dtype):
-    "The loss of each batch is `lam*l(own) + (1-lam)*l(partner)` to six digits, in training and on record, whatever the predictions' precision"
+    "The loss of each batch is `lam*l(own) + (1-lam)*l(partner)` to six digits, in training and on record, whatever the predictions' dtype"
     for name in MIXERS:
         kind = kind_of(name)
         learn = get_learn([mixer(name),ledger:=Ledger()], kind, nn.Sequential(*net(kind), Cast(dtype)))
@@ -365,7 +365,8 @@ class Look(Callback):
     def look(self):
         model = clean(self.learn, self.model)
         with torch.no_grad():
-            for x in (*self.xb, self.x.clone(), DATA[kind_of_data(self.learn)][self.iter*bs:][:bs]): assert torch.equal(self.model(x), model(x))
+            same = DATA[kind_of_data(self.learn)][self.iter*bs:][:bs]
+            for x in (*self.xb, self.x.clone(), same): assert torch.equal(self.model(x), model(x))
         self.seen += 1
     after_pred = after_loss = before_backward = after_backward = before_step = after_step = after_batch = look
 

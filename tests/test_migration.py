@@ -1,5 +1,5 @@
 "The rows of nbs/migration.ipynb on timm and torchvision: both libraries run on their draws, fastmix on the same"
-import numpy as np, pytest, torch, torch.nn.functional as F
+import numpy as np, pytest, torch
 from torch import nn
 from fastmix.all import MixUpLoss, box_lam, cutmix_batch, draw_lam, mix_targets, mixup_batch
 from fastmix.mix import draw_cut
@@ -29,7 +29,8 @@ def timm_lam(target):
     return target.diagonal().clone()
 
 @pytest.mark.parametrize('mode', ['batch','elem','pair'])
-@pytest.mark.parametrize('kw', [dict(mixup_alpha=.8), dict(mixup_alpha=0., cutmix_alpha=1.), dict(cutmix_minmax=(.2,.8), mixup_alpha=0.)], ids=str)
+@pytest.mark.parametrize('kw', [dict(mixup_alpha=.8), dict(mixup_alpha=0., cutmix_alpha=1.),
+    dict(cutmix_minmax=(.2,.8), mixup_alpha=0.)], ids=str)
 def test_timm_batch(timm_mixup, mode, kw):
     "The same inputs, shares and targets"
     perm = torch.arange(B).flip(0)

@@ -11,7 +11,7 @@ from fastai.basics import Callback, DataLoaders, Learner, TrainEvalCallback
 from fastai.losses import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLoss, FocalLossFlat, L1LossFlat, LabelSmoothingCrossEntropy,
     LabelSmoothingCrossEntropyFlat, MSELossFlat)
 from fastai.torch_core import TensorImage, TensorMask
-from fastmix.batch import leaves, rebuild
+from fastmix.batch import check_mask, is_index, leaves, lies_over, n_samples, rebuild
 from fastmix.draw import box_lam, draw_boxes, draw_lam, draw_perm, place_boxes
 from fastmix.loss import MixUpLoss, ce_options, dense_loss, mixed_ce, reduction_of
 from fastmix.mix import box_mask, cutmix_batch, mix_targets, mixup_batch, paste
@@ -189,6 +189,11 @@ def test_boxes(size, alpha, uniform, dedup, n, seed):
     assert torch.equal(box_mask(boxes, size), torch.stack([inside(o, size)[None] for o in boxes.tolist()]))
     assert torch.equal(box_lam(boxes.flip(1), size[::-1]), box_lam(boxes, size))
 
+def test_boxes_beyond_the_border():
+    "Of a box that reaches beyond the image, or lies outside, the part inside counts"
+    boxes = torch.randint(-4, 12, (200,2,2), generator=gen(0)).sort(-1)[0]
+    assert box_lam(boxes, (7,9)).tolist()==share_outside(boxes, (7,9))
+
 # Losses
 
 def logs(row):
@@ -332,7 +337,8 @@ def test_other_forms_of_cross_entropy():
     pred,y,y1,lam = torch.randn(3, 4),torch.tensor([0,-100,3]),torch.tensor([1,2,-100]),torch.tensor([.8,.5,1.])
     assert close(mixed_ce(pred, y, y1, lam), slow_ce(pred, y, y1, lam), pred)
     known = {'weight','ignore_index','label_smoothing','reduction','log_probs','plain_smooth'}
-    for f in (F.cross_entropy, F.nll_loss, partial(F.cross_entropy, weight=lam), nn.NLLLoss(), nn.CrossEntropyLoss(), LabelSmoothingCrossEntropy()):
+    for f in (F.cross_entropy, F.nll_loss, partial(F.cross_entropy, weight=lam), nn.NLLLoss(), nn.CrossEntropyLoss(),
+        LabelSmoothingCrossEntropy()):
         assert {*ce_options(f)}==known
     assert reduction_of(torch.dist) is None # a function that can't be asked what it takes
 
@@ -446,6 +452,20 @@ def test_leaves(o):
     flat = leaves(o)
     assert rebuild(o, flat)==o
     assert leaves(rebuild(o, range(len(flat))))==list(range(len(flat)))
+    assert n_samples((o,), (o,))==0 # there is no Tensor
+
+@pytest.mark.parametrize('size', ((), (5,), (4,5), (2,4,5), (3,2,4,5)))
+def test_leaves_over_others(size):
+    "Masks over signals, images and volumes are told by their size, with channels or without; an index has samples"
+    x,masks = torch.zeros(8, 3, *size),[torch.zeros(8, *size),torch.zeros(8, 1, *size)]
+    assert [lies_over(y, x) for y in masks]==[1<=len(size)<=3]*2
+    for y in (torch.zeros(8), torch.zeros(8, 7), torch.zeros(8, *size[:-1], 7), torch.zeros(8, *[o+1 for o in size[:1]], *size[1:])):
+        assert not lies_over(y, x) or y.shape==masks[0].shape
+    assert is_index(torch.tensor([3])) and not is_index(torch.tensor(3))
+    other = torch.zeros(8, *[o+1 for o in size[:-1]], *size[-1:]).long() # as a mask of another size
+    if len(size) in (2,3):
+        with pytest.raises(ValueError, match='masks with the spatial shape'): check_mask(other, x)
+    else: check_mask(torch.zeros(8, 7).long(), x)
 
 # Draws
 

@@ -1,4 +1,4 @@
-"Faults of other libraries for mixing, a test each, which fails as soon as its fault is there (`python tests/mutate.py faults` puts each in)"
+"Faults of other libraries for mixing, a test each, which fails once its fault is there (`python tests/mutate.py faults` puts each in)"
 import math, pytest, torch, torch.nn.functional as F
 from scipy import stats
 from torch import nn
@@ -272,4 +272,7 @@ def test_ranks_draw_for_themselves(monkeypatch):
         first,other,again = (_draws(r, 2, generator=g) for r,g in zip((0,1,0), gens))
         assert _alike(first, other)==[False]*3 and _alike(first, again)==[True]*3
     assert _alike(_draws(0, 2), _draws(0, 2, 1))==[False]*3
+    one,two = (_draws(0, 2, seed, torch.Generator().manual_seed(5)) for seed in (1,2))
+    assert _alike(one, two)==[True]*3 # a generator is all that counts
+    assert max(own_generator(torch.Generator().manual_seed(i), 'cpu').initial_seed() for i in range(20))>2**40 # no two runs get one seed
     for size in (0,1): assert _alike(_draws(0, size), (set_seed(0), _draws(0, size))[1])==[True]*3

@@ -7,8 +7,8 @@ from torch import nn, tensor
 from torch.utils.data import DataLoader, TensorDataset
 from fastai.tabular.all import Categorify, Normalize, TabularDataLoaders
 from fastai.text.all import TextDataLoaders
-from fastai.vision.all import CategoryBlock, DataBlock, DataLoaders, ImageBlock, Learner, MaskBlock, PILImage, PILMask, imagenet_stats, set_seed
-from fastai.vision.all import Normalize as NormalizeImages
+from fastai.vision.all import CategoryBlock, DataBlock, DataLoaders, ImageBlock, Learner, MaskBlock, PILImage, PILMask
+from fastai.vision.all import imagenet_stats, set_seed, Normalize as NormalizeImages
 from fastmix.all import CutMix, FMix, ManifoldMixUp, MixChoice, MixUp, OutputMixUp, ResizeMix
 from fastmix.mix import box_mask
 from fastmix.show import plot_lam, show_mixed_batch
@@ -77,7 +77,8 @@ def test_one_lam(dls):
 def test_later(dls):
     "What is mixed inside of the model is shown in pairs, and the layer is named"
     learn = Learner(dls, net())
-    for make in (lambda g: ManifoldMixUp(mix_input=False, generator=g), lambda g: OutputMixUp(generator=g), lambda g: MixUp(stack_x=True, generator=g)):
+    for make in (lambda g: ManifoldMixUp(mix_input=False, generator=g), lambda g: OutputMixUp(generator=g),
+        lambda g: MixUp(stack_x=True, generator=g)):
         axs,did,b,_ = shown(make, learn, n=5)
         plain,names = dls.decode(b)[0],[dls.vocab[o] for o in b[1]]
         assert len(axs)==10
@@ -137,7 +138,8 @@ def test_tables():
         assert ax.get_title() == title(did, i, [f"of {o:.4g}" for o in own['y']])
 
 def test_texts():
-    df = pd.DataFrame(dict(text=[f'the number {i} comes after {i-1}' for i in range(40)], label=['odd' if i%2 else 'even' for i in range(40)]))
+    rows = [(f'the number {i} comes after {i-1}', 'odd' if i%2 else 'even') for i in range(40)]
+    df = pd.DataFrame(rows, columns=['text','label'])
     dls = TextDataLoaders.from_df(df, text_col='text', label_col='label', bs=8, seq_len=16, n_workers=0, num_workers=0)
     axs,did,b,_ = shown(lambda g: MixUp(generator=g), dls, n=4)
     def words(i): return [dls.vocab[0][o] for o in b[0][i] if dls.vocab[0][o]!='xxpad']

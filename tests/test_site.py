@@ -162,7 +162,8 @@ def test_prose(parsed):
 
 def test_doc_links(parsed):
     "Every exported name has its place on a page"
-    places = [v[0].split('#') for mod,d in modidx['syms'].items() for k,v in d.items() if re.fullmatch(r'[a-zA-Z]\w*', k.removeprefix(f'{mod}.'))]
+    syms = [(k.removeprefix(f'{mod}.'),v[0]) for mod,d in modidx['syms'].items() for k,v in d.items()]
+    places = [o.split('#') for k,o in syms if re.fullmatch(r'[a-zA-Z]\w*', k)]
     assert places
     assert not [o for o in places if o[1] not in parsed[o[0]].ids]
 
@@ -196,11 +197,16 @@ def test_contrast(tab, url, pages, scheme):
         tab.goto(url+page)
         bad[page] = tab.js(visible + '''
             const ctx = Object.assign(document.createElement('canvas'), {width:1, height:1}).getContext('2d', {willReadFrequently:true});
-            const rgba = s => { ctx.clearRect(0,0,1,1); ctx.fillStyle = s; ctx.fillRect(0,0,1,1); return [...ctx.getImageData(0,0,1,1).data]; };
+            const rgba = s => {
+                ctx.clearRect(0,0,1,1); ctx.fillStyle = s; ctx.fillRect(0,0,1,1);
+                return [...ctx.getImageData(0,0,1,1).data]; };
             const light = c => [.2126,.7152,.0722].reduce((t,w,i) => t + w*(c[i]<11 ? c[i]/3295 : ((c[i]/255+.055)/1.055)**2.4), .05);
-            const back = o => { for (; o; o = o.parentElement) { const c = rgba(getComputedStyle(o).backgroundColor); if (c[3]>127) return c; }
+            const back = o => {
+                for (; o; o = o.parentElement) { const c = rgba(getComputedStyle(o).backgroundColor); if (c[3]>127) return c; }
                 return [255,255,255]; };
-            const ratio = o => { const a = light(rgba(getComputedStyle(o).color)), b = light(back(o)); return Math.max(a,b)/Math.min(a,b); };
+            const ratio = o => {
+                const a = light(rgba(getComputedStyle(o).color)), b = light(back(o));
+                return Math.max(a,b)/Math.min(a,b); };
             [...document.querySelectorAll('body *')].filter(o => [...o.childNodes].some(n => n.nodeType==3 && n.data.trim()))
                 .filter(o => visible(o) && ratio(o)<3).map(o => ratio(o).toFixed(1) + ' ' + o.outerHTML.slice(0, 150))''')
     tab.scheme('')

@@ -13,8 +13,9 @@ from nbdev.serve import proc_nbs
 from smalldocs import config, site
 
 # By folder
-reading_order = {'tutorials':'image segmentation text tabular signals inputs manifold pytorch_loop distributed own_mix', 'benchmarks':'speed accuracy',
-    '.':'callback manifold output choice fmix resizemix show compare metric stack mix loss draw mixer comparison batch inner places pictures stage'}
+reading_order = {'tutorials':'image segmentation text tabular signals inputs manifold pytorch_loop distributed own_mix',
+    'benchmarks':'speed accuracy', '.':'''callback manifold output choice fmix resizemix show compare metric stack mix loss draw mixer
+    comparison batch inner places pictures stage'''}
 # What Quarto reads, and smalldocs says that it does not
 expected = re.compile('format commonmark|unknown key format-links|.*: output-file')
 
@@ -51,7 +52,9 @@ def mathml(m):
 
 class Site(site.Site):
     "smalldocs with nbdev's addresses, doc links that stay inside the site, and maths that needs no network"
-    def discover(self): return [PurePosixPath(o) for o in re.findall(r'[-:] (\S+\.ipynb)', (self.root/'sidebar.yml').read_text(encoding='utf-8'))]
+    def discover(self):
+        bar = (self.root/'sidebar.yml').read_text(encoding='utf-8')
+        return [PurePosixPath(o) for o in re.findall(r'[-:] (\S+\.ipynb)', bar)]
 
     def read(self, src):
         page = super().read(src)

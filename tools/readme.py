@@ -52,10 +52,10 @@ def code(cell, cfg):
 def badges(cfg):
     "What a reader wants to know first; in the README alone, since the site asks no other host for anything"
     shield = 'https://img.shields.io/badge/'
-    tests = f'{cfg.git_url}/actions/workflows/test.yaml'
+    tests,source = f'{cfg.git_url}/actions/workflows/test.yaml',f'{cfg.git_url}/blob/{cfg.branch}'
     row = [('tests', f'{tests}/badge.svg', tests), ('docs', shield+'docs-tutorials%20and%20API-blue', cfg.doc_url),
-        (f'Python {cfg.min_python} or later', f'{shield}python-{cfg.min_python}%2B-blue', f'{cfg.git_url}/blob/{cfg.branch}/pyproject.toml'),
-        ('licence: Apache-2.0', shield+'licence-Apache--2.0-blue', f'{cfg.git_url}/blob/{cfg.branch}/LICENSE')]
+        (f'Python {cfg.min_python} or later', f'{shield}python-{cfg.min_python}%2B-blue', f'{source}/pyproject.toml'),
+        ('licence: Apache-2.0', shield+'licence-Apache--2.0-blue', f'{source}/LICENSE')]
     return ' '.join(f'[![{alt}]({src})]({href})' for alt,src,href in row)
 
 def readme():
