@@ -9,18 +9,19 @@ Docs: https://fastmix.github.io/fastmix/choice.html.md"""
 # %% auto #0
 __all__ = ['PerSample', 'MixChoice']
 
-# %% ../nbs/10_choice.ipynb #944b4f1a
+# %% ../nbs/10_choice.ipynb #560112f1
 import torch
 from fastcore.basics import patch
 from .batch import check_mask, lies_over, on_host, own_generator
 from fastai.callback.mixup import MixHandler
 from .mixer import Mixer, _after_fastai
 
-# %% ../nbs/10_choice.ipynb #30249145
+# %% ../nbs/10_choice.ipynb #4ea4727e
 def _generator_of(mixers): return next((m.generator for m in mixers if m.generator is not None), None)
 
 class PerSample(Mixer):
     "One of `mixers` for each sample of a batch"
+    _stateattrs = Mixer._stateattrs+('pick','masks')
     def __init__(self,
         mixers, # Mixers of inputs
         weights=None # How often each is drawn, in any unit; by default equally
@@ -79,7 +80,7 @@ def _pair(self:PerSample, y, fate):
             both = [self._select(o, k, pasted) for o in both]
     return tuple(both)
 
-# %% ../nbs/10_choice.ipynb #a1f0034c
+# %% ../nbs/10_choice.ipynb #5bcbda76
 class MixChoice(Mixer):
     "One of several mixers, drawn for each batch, or for each sample"
     _learn = chosen = None
@@ -91,7 +92,8 @@ class MixChoice(Mixer):
         super().__init__()
         mixers = [m() if isinstance(m, type) else m for m in mixers]
         bad = [m for m in mixers if not isinstance(m, Mixer)]
-        if bad and isinstance(bad[0], MixHandler): raise TypeError(f"Expected mixers of fastmix, but got fastai's {bad[0]}: {_after_fastai}")
+        if bad and isinstance(bad[0], MixHandler):
+            raise TypeError(f"Expected mixers of fastmix, but got fastai's {bad[0]}: {_after_fastai}")
         if bad or not mixers: raise TypeError(f"Expected one mixer or more, one by one, but got {repr(bad[0]) if bad else 'none'}")
         weights = [1.]*len(mixers) if weights is None else [float(w) for w in weights]
         if len(weights)!=len(mixers) or not all(0<=w<float('inf') for w in weights) or not sum(weights):

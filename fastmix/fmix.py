@@ -32,11 +32,12 @@ def fourier_masks(
     rank = field.argsort(1, descending=True).argsort(1)
     return (rank < (lam*field.shape[1]).round()[:,None]).view(n, 1, *size)
 
-# %% ../nbs/13_fmix.ipynb #7f6a43fc
+# %% ../nbs/13_fmix.ipynb #eac47a0a
 @delegates()
 class FMix(Mixer):
     "Paste regions of a partner with random smooth outlines, as in [FMix](https://arxiv.org/abs/2002.12047)"
     pastes = True
+    _stateattrs = Mixer._stateattrs+('mask',)
     def __init__(self,
         alpha:float=1., # Of Beta(alpha, alpha), or a schedule of it, for the share kept; 1 in the paper
         *,

@@ -16,21 +16,28 @@ from faults import faults
 root = Path(__file__).resolve().parent.parent
 # Module and change: why no test can notice it
 equivalent = {tuple(o.split(' | ')[:2]):o.split(' | ')[2] for o in (root/'tests/mutants.txt').read_text(encoding='utf-8').splitlines()[1:]}
+# Of the long tests some
+some = 'second or test_loss or some_batches or moved or names or exits and tokens or training or export and CutMix or checkpointed'
 # What looks at a module besides its own notebook: other notebooks, then test files, a bar, and the names of tests in them
-some = 'second or test_loss or some_batches or moved or names or one_mixer or exits and tokens or training or export and CutMix or checkpointed' # of the long ones
-looks = dict(draw='mix | properties regressions no_wait | cycle or beta or place or box or drawn or border or lambda or draws or default',
-    mix='| properties regressions no_wait | mixup or cutmix or paste or dense or drawn or precision or leak or draws or mixing',
-    loss='| properties regressions no_wait | cross or ends or other or dense or smoothed or precision or leak or triple or losses',
-    batch='mixer callback choice | properties regressions determinism fastai | nested or several or leaves or rank or generator or moved',
-    inner='mixer callback manifold | fastai exits | okens and not test_callbacks or rnn',
-    mixer=f'callback choice | properties regressions no_wait fastai exits | nested or several or regressions or {some}',
-    callback=f'| properties regressions no_wait fastai | nested or several or regressions or {some}',
-    places='manifold | fastai | anifold or second or wrapped or copies',
-    manifold='choice stage | fastai exits soak | anifold or second or wrapped or copies or train or loss or moved',
-    output='choice stage show | fastai exits | Output or train or loss or moved',
-    choice='stage show | fastai exits | Choice or train or loss or moved',
-    fmix='show | fastai exits show | FMix', resizemix='show | fastai exits show | ResizeMix or box', stage='show | show',
-    comparison='compare', pictures='show | show', show='| show', compare='| readme')
+looks = f'''draw: mix | properties regressions no_wait | cycle or beta or place or box or drawn or border or lambda or draws or default
+mix: | properties regressions no_wait | mixup or cutmix or paste or dense or drawn or precision or leak or draws or mixing
+loss: | properties regressions no_wait | cross or ends or other or dense or smoothed or precision or leak or triple or losses
+batch: mixer callback choice | properties regressions determinism fastai | nested or several or leaves or rank or generator or moved
+inner: mixer callback manifold | fastai exits | okens and not test_callbacks or rnn
+mixer: callback choice stack | properties regressions no_wait fastai exits | nested or several or regressions or {some} or place_again
+callback: | properties regressions no_wait fastai | nested or several or regressions or {some}
+places: manifold | fastai | anifold or second or wrapped or copies
+manifold: choice stage | fastai exits soak | anifold or second or wrapped or copies or train or loss or moved
+output: choice stage show | fastai exits | Output or train or loss or moved
+choice: stage show | fastai exits | Choice or train or loss or moved
+fmix: show | fastai exits show | FMix
+resizemix: show | fastai exits show | ResizeMix or box
+stage: show | show
+comparison: compare
+pictures: show | show
+show: | show
+compare: | readme'''
+looks = dict(o.split(': ', 1) for o in looks.splitlines())
 
 heavy = '''hypothesis matplotlib.pyplot nbdev.showdoc pytest scipy.stats sklearn.datasets torch torchvision torch._subclasses.fake_tensor
     torch._dynamo fastai.callback.all fastai.tabular.all fastai.text.all fastai.vision.all'''.split()

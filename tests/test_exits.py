@@ -5,7 +5,7 @@ from fastai.basics import Callback, Optimizer, sgd_step
 from fastai.callback.core import (CancelBackwardException, CancelBatchException, CancelEpochException, CancelFitException,
     CancelStepException, CancelTrainException, CancelValidException, _inner_loop, event)
 import fastmix.all as fm
-from helpers import MIXERS, fit, get_learn, hooks, kind_of, mixer, net, quiet, the_mixer, weights
+from helpers import DATA, MIXERS, bs, fit, get_learn, hooks, kind_of, mixer, net, quiet, the_mixer, weights
 
 Cancels = dict(backward=CancelBackwardException, step=CancelStepException, batch=CancelBatchException, train=CancelTrainException,
     validate=CancelValidException, epoch=CancelEpochException, fit=CancelFitException)
@@ -158,6 +158,22 @@ def test_exits(name, plain):
     assert not bad
     assert 'none' in during # the loss was interrupted while it had been asked for what it is unreduced
 
+class Glance(Callback):
+    "Keep the first input of a fit as a callback with this `order` finds it"
+    x = None
+    def __init__(self, order): self.order = order
+    def before_batch(self):
+        if self.x is None: self.x = self.learn.x.clone()
+
+@pytest.mark.parametrize('place', itertools.product(('after_pred','after_loss','before_backward','after_backward'), (False,), (False,True)))
+def test_place_again(place):
+    "Wherever a fit broke off, in the next one the mixer has its place among the callbacks from the first batch on"
+    learn = make('image', m:=mixer('CutMix'))
+    leave(learn, KeyboardInterrupt, place)
+    before,after = Glance(type(m).order-0.1),Glance(type(m).order+0.1)
+    fit(learn, cbs=[before,after])
+    assert torch.equal(before.x, DATA['image'][:bs]) and not torch.equal(after.x, before.x)
+
 def test_let_go(only_new):
     "When training broke off and the mixer is removed, nothing keeps it alive; and the mixer keeps no model"
     mixers,refs = [mixer(o) for o in MIXERS],[]
@@ -179,12 +195,12 @@ class Wrong(Exception): pass
 
 @pytest.mark.parametrize('name', MIXERS)
 def test_own_error(name):
-    "An error in the user's loss comes out as what it is, though it has no message"
-    for exc in (AssertionError,Wrong,KeyError):
+    "An error in the user's loss comes out as what it is, with its message, or though it has none"
+    for exc,args in itertools.product((AssertionError,Wrong,KeyError), ((),('so it is',))):
         def loss(pred, y, reduction='mean'):
-            if learn.training: raise exc
+            if learn.training: raise exc(*args)
             return nn.functional.cross_entropy(pred, y, reduction=reduction)
         learn = get_learn(mixer(name), kind_of(name), loss_func=loss)
-        with pytest.raises(exc, match=exc.__name__), warnings.catch_warnings():
+        with pytest.raises(exc, match=args[0] if args else exc.__name__), warnings.catch_warnings():
             warnings.simplefilter('ignore')
             fit(learn)

@@ -445,6 +445,15 @@ def test_several_targets(kinds, n, cls, seed):
     Learner(dls, model, loss_func=several, cbs=[TrainEvalCallback, check.mixer, check], default_cbs=False).fit(1, 0.)
     assert check.n==2 and (all(kinds) or len(check.mixer.lam)==n)
 
+@pytest.mark.parametrize('bad', ('text', 3, torch.tensor(3), torch.arange(5)))
+def test_several_targets_of_one_batch(bad):
+    "What is no target for each sample is refused in words"
+    dls = DataLoaders([(torch.randn(4, 1, 3, 4),torch.arange(4)%3,bad)], [], device='cpu')
+    dls.n_inp = 1
+    for cls in (MixUp,CutMix):
+        learn = Learner(dls, nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), loss_func=several, cbs=[TrainEvalCallback,cls()], default_cbs=False)
+        with pytest.raises(ValueError, match='Expected targets as Tensors for 4 samples'): learn.fit(1)
+
 @many(100)
 @given(nested(st.integers()))
 def test_leaves(o):
