@@ -454,6 +454,14 @@ def test_several_targets_of_one_batch(bad):
         learn = Learner(dls, nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), loss_func=several, cbs=[TrainEvalCallback,cls()], default_cbs=False)
         with pytest.raises(ValueError, match='Expected targets as Tensors for 4 samples'): learn.fit(1)
 
+@pytest.mark.parametrize('xb,error,said', (((torch.ones(4, 5).long(),), TypeError, 'torch.int64 of shape .4, 5.: use MixUp for indices'),
+    ((torch.rand(4, 3)>.5,'text'), ValueError, r"input that can be mixed, but got \[torch.bool, 'str'\]")))
+def test_several_inputs(xb, error, said):
+    "Inputs that can't be mixed are refused, and named"
+    dls = DataLoaders([(*xb,torch.arange(4)%2)], [], device='cpu')
+    dls.n_inp = len(xb)
+    with pytest.raises(error, match=said): Learner(dls, Keep(), loss_func=several, cbs=[TrainEvalCallback,CutMix()], default_cbs=False).fit(1)
+
 @many(100)
 @given(nested(st.integers()))
 def test_leaves(o):
