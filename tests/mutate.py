@@ -20,15 +20,15 @@ equivalent = {tuple(o.split(' | ')[:2]):o.split(' | ')[2] for o in (root/'tests/
 some = 'second or test_loss or some_batches or moved or names or exits and tokens or training or export and CutMix or checkpointed'
 # What looks at a module besides its own notebook: other notebooks, then test files, a bar, and the names of tests in them
 looks = f'''draw: mix | properties regressions no_wait | cycle or beta or place or box or drawn or border or lambda or draws or default
-mix: | properties regressions no_wait | mixup or cutmix or paste or dense or drawn or precision or leak or draws or mixing
+mix: | properties regressions no_wait fastai | defaults or mixup or cutmix or paste or dense or drawn or precision or leak or draws or mixing or smallest
 loss: | properties regressions no_wait | cross or ends or other or dense or smoothed or precision or leak or triple or losses
 batch: mixer callback choice | properties regressions determinism fastai | nested or several or leaves or rank or generator or moved
-inner: mixer callback manifold | fastai exits | okens and not test_callbacks or rnn
+inner: mixer callback manifold | properties fastai exits | copied or okens and not test_callbacks or rnn
 mixer: callback choice stack | properties regressions no_wait fastai exits | nested or several or regressions or {some} or place_again
-callback: | properties regressions no_wait fastai | nested or several or regressions or {some}
+callback: | properties regressions no_wait fastai | nested or several or regressions or defaults or cut_masks or {some}
 places: manifold | fastai | anifold or second or wrapped or copies
 manifold: choice stage | fastai exits soak | anifold or second or wrapped or copies or train or loss or moved
-output: choice stage show | fastai exits | Output or train or loss or moved
+output: choice stage show | fastai exits | Output or train or loss or moved or defaults
 choice: stage show | fastai exits | Choice or train or loss or moved
 fmix: show | fastai exits show | FMix
 resizemix: show | fastai exits show | ResizeMix or box

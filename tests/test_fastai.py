@@ -1,12 +1,12 @@
 "Mixing beside the rest of fastai: every batch is as its definition says, and everything else as it is without"
-import io, itertools, matplotlib.pyplot as plt, numpy as np, pickle, pytest, random, torch, warnings, torch.nn.functional as F
+import inspect, io, itertools, matplotlib.pyplot as plt, numpy as np, pickle, pytest, random, torch, warnings, torch.nn.functional as F
 from contextlib import redirect_stdout
 from copy import deepcopy
 from functools import partial
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from fastai.basics import Callback, accuracy
+from fastai.basics import Callback, DataLoaders, accuracy
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import CancelTrainException, FetchPredsCallback
 from fastai.callback.data import CollectDataCallback
@@ -325,6 +325,34 @@ def test_loss(dtype):
         a,b = [o.item() for o in ledger.all]
         assert learn.recorder.losses==pytest.approx([a,(.98*a+b)/1.98], rel=1e-5) # fastai smooths them so
         assert learn.recorder.values[0][0]==learn.recorder.losses[-1]
+
+# Defaults, sizes
+
+ALWAYS = dict(stack_x=False, stack_y=None, per_sample=None, p=1., start=0., end=1., inputs=None, generator=None)
+CUT = dict(length=None, minmax=None, uniform=False)
+MANIFOLD = dict(alpha=1., layers=None, mix_input=True, dedup=True) | ALWAYS
+DEFAULTS = [(fm.MixUp, dict(alpha=.4, dedup=True) | ALWAYS), (Learner.mixup, dict(alpha=.4, dedup=True) | ALWAYS),
+    (fm.CutMix, dict(alpha=1., dedup=False) | CUT | ALWAYS), (Learner.cutmix, dict(alpha=1., dedup=False) | CUT | ALWAYS),
+    (fm.ManifoldMixUp, MANIFOLD), (Learner.manifold_mixup, MANIFOLD), (fm.OutputMixUp, dict(alpha=.4, dedup=True) | ALWAYS),
+    (fm.mixup_batch, dict(alpha=.4, per_sample=True, dedup=True)), (fm.cutmix_batch, dict(alpha=1., boxes=None, per_sample=True) | CUT)]
+
+@pytest.mark.parametrize('f,want', DEFAULTS, ids=lambda o: getattr(o, '__qualname__', ''))
+def test_defaults(f, want):
+    "What a call means without further arguments, and which of them it shows"
+    ps = inspect.signature(f).parameters
+    assert {k:ps[k].default for k in want if k in ps}==want
+
+def test_cut_masks():
+    "CutMix pastes a mask with its image, and refuses inputs of other sizes in words"
+    x = torch.rand(8, 1, 6, 6)
+    y = (x[:,0]>.5).long()
+    learn = Learner(DataLoaders.from_dsets(list(zip(x, y)), [], bs=8), nn.Conv2d(1, 2, 1), loss_func=nn.CrossEntropyLoss(), cbs=fm.CutMix())
+    def after_pred(self): assert torch.equal((self.x[:,0]>.5).long(), self.y) and not torch.equal(self.x, x)
+    fit(learn, cbs=Callback(after_pred=after_pred))
+    two = DataLoaders.from_dsets(list(zip(x, x[...,:4], y)), [], bs=8)
+    two.n_inp = 2
+    with pytest.raises(ValueError, match=r'spatial shape \(6, 6\), but got \(8, 1, 6, 4\): name those to cut'):
+        fit(Learner(two, nn.Conv2d(1, 2, 1), loss_func=nn.CrossEntropyLoss(), cbs=fm.CutMix()))
 
 # Validation in the middle
 

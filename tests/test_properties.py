@@ -13,6 +13,7 @@ from fastai.losses import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLos
 from fastai.torch_core import TensorImage, TensorMask
 from fastmix.batch import check_mask, is_index, leaves, lies_over, n_samples, rebuild
 from fastmix.draw import box_lam, draw_boxes, draw_lam, draw_perm, place_boxes
+from fastmix.inner import samples_dim
 from fastmix.loss import MixUpLoss, ce_options, dense_loss, mixed_ce, reduction_of
 from fastmix.mix import box_mask, cutmix_batch, mix_targets, mixup_batch, paste
 from fastmix.callback import CutMix, MixUp
@@ -594,6 +595,17 @@ def test_boxes_in_long_signals(where):
     lo,hi = place_boxes((s,), [torch.full((1000,), float(side))], where, gen(0))[:,0].T
     free = (lo>0)&(hi<s)
     assert free.sum()>200 and (hi-lo==side)[free].all()
+
+def test_smallest_boxes():
+    "Sides between two shares are a pixel at least, in small images too"
+    *_,lam,boxes = cutmix_batch(torch.rand(500, 1, 8, 8), minmax=(.01,.05), generator=gen(0))
+    assert (boxes[...,1]-boxes[...,0]).unique().tolist()==[1] and same(lam, torch.full((500,), 63/64))
+
+def test_copied_tokens():
+    "Indices are known as the batch's in a column, turned and in another type"
+    col,square = torch.arange(5)+3,torch.arange(25, dtype=torch.int32).view(5, 5)
+    assert samples_dim(col[:,None].clone(), [col], 5)==0 and samples_dim(col[:,None]+1, [col], 5) is None
+    assert samples_dim(square.t().long().contiguous(), [square], 5)==1 and samples_dim(square.long(), [square], 5)==0
 
 def test_default_dtype():
     "Lambda is float32 whatever PyTorch's default is"
