@@ -28,7 +28,7 @@ mixer: callback choice stack | properties regressions no_wait fastai exits | nes
 callback: | properties regressions no_wait fastai | nested or several or regressions or defaults or cut_masks or {some}
 places: manifold | fastai | anifold or second or wrapped or copies
 manifold: choice stage | fastai exits soak | anifold or second or wrapped or copies or train or loss or moved
-output: choice stage show | fastai exits | Output or train or loss or moved or defaults
+output: choice stage show | fastai exits | output_parts or Output or train or loss or moved or defaults
 choice: stage show | fastai exits | Choice or train or loss or moved
 fmix: show | fastai exits show | FMix
 resizemix: show | fastai exits show | ResizeMix or box

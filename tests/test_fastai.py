@@ -333,7 +333,8 @@ CUT = dict(length=None, minmax=None, uniform=False)
 MANIFOLD = dict(alpha=1., layers=None, mix_input=True, dedup=True) | ALWAYS
 DEFAULTS = [(fm.MixUp, dict(alpha=.4, dedup=True) | ALWAYS), (Learner.mixup, dict(alpha=.4, dedup=True) | ALWAYS),
     (fm.CutMix, dict(alpha=1., dedup=False) | CUT | ALWAYS), (Learner.cutmix, dict(alpha=1., dedup=False) | CUT | ALWAYS),
-    (fm.ManifoldMixUp, MANIFOLD), (Learner.manifold_mixup, MANIFOLD), (fm.OutputMixUp, dict(alpha=.4, dedup=True) | ALWAYS),
+    (fm.ManifoldMixUp, MANIFOLD), (Learner.manifold_mixup, MANIFOLD),
+    (fm.OutputMixUp, dict(alpha=.4, dedup=True) | ALWAYS), (Learner.output_mixup, dict(alpha=.4, dedup=True) | ALWAYS),
     (fm.mixup_batch, dict(alpha=.4, per_sample=True, dedup=True)), (fm.cutmix_batch, dict(alpha=1., boxes=None, per_sample=True) | CUT)]
 
 @pytest.mark.parametrize('f,want', DEFAULTS, ids=lambda o: getattr(o, '__qualname__', ''))
@@ -353,6 +354,34 @@ def test_cut_masks():
     two.n_inp = 2
     with pytest.raises(ValueError, match=r'spatial shape \(6, 6\), but got \(8, 1, 6, 4\): name those to cut'):
         fit(Learner(two, nn.Conv2d(1, 2, 1), loss_func=nn.CrossEntropyLoss(), cbs=fm.CutMix()))
+
+class Batches(list): dataset = None
+
+class Parts(nn.Module):
+    "Several predictions, of which only the floats with a row for each sample are to be mixed"
+    def __init__(self, lone=False):
+        super().__init__()
+        self.lin,self.lone = nn.Linear(3, 2),lone
+    def forward(self, none, x, *rest): return self.lin(x).mean(0) if self.lone else (self.lin(x), len(x), x.argmax(1), self.lin.bias, None)
+
+@pytest.mark.parametrize('p', (0.,1.))
+def test_output_parts(p):
+    "OutputMixUp mixes what there is for each sample, leaves the rest of the predictions alone, and refuses predictions without any"
+    x,y = torch.rand(8, 3),torch.arange(8)%2
+    batch = None,x,torch.tensor(2.),'a',torch.rand(8, 1),y
+    dls = DataLoaders(Batches([batch]), Batches([]))
+    dls.n_inp = 5
+    def loss_func(pred, y, reduction='mean'): return F.cross_entropy(pred[0], y, reduction=reduction)
+    learn = Learner(dls, Parts(), loss_func=loss_func, cbs=fm.OutputMixUp(p=p))
+    def after_loss(self):
+        m,plain = self.learn.output_mix_up,self.model(None, x)
+        want = m.lam[:,None]*plain[0] + (1-m.lam[:,None])*plain[0][m.perm] if p else plain[0]
+        torch.testing.assert_close(self.pred[0], want)
+        assert self.pred[1]==8 and torch.equal(self.pred[2], plain[2]) and self.pred[3] is self.model.lin.bias and self.pred[4] is None
+    fit(learn, cbs=Callback(after_loss=after_loss))
+    if p:
+        with pytest.raises(ValueError, match='Expected predictions for 8 samples, but got'):
+            fit(Learner(dls, Parts(True), loss_func=loss_func, cbs=fm.OutputMixUp()))
 
 # Validation in the middle
 
