@@ -8,7 +8,7 @@ from kornia.augmentation import RandomCutMixV2, RandomMixUpV2
 from timm.data import Mixup
 from torchvision.transforms import v2
 from fastmix.all import box_lam, cutmix_batch, draw_boxes, draw_lam, draw_perm, mixup_batch
-from fastmix.mix import box_mask, paste, take
+from fastmix.mix import _lerp_each, box_mask, over_samples, paste, take
 from speed_timing import name_of, race, row, rows
 
 shapes = (64,3,224,224),(32,3,512,512),(256,3,32,32),(64,1,16000),(4,1,64,128,128)
@@ -40,7 +40,7 @@ def timm_mixes(x, y, **kw):
 
 def mixups(x, y):
     "The limit, fastmix and all others that take such a batch"
-    w,x1 = torch.rand(len(x)).view(-1, *[1]*(x.ndim-1)),x[draw_perm(len(x))]
+    w,x1 = over_samples(torch.rand(len(x)), x),x[draw_perm(len(x))]
     res = {limits['MixUp']: lambda: torch.lerp(x1, x, w), 'fastmix': lambda: mixup_batch(x, y),
         'fastmix, one lambda': lambda: mixup_batch(x, y, per_sample=False), 'fastai': fastai_mix(FastaiMixUp, x, y, 0.4)}
     res |= timm_mixes(x, y, mixup_alpha=0.4)
@@ -57,13 +57,14 @@ def cutmixes(x, y):
     return res | dict(torchvision=lambda: tv(x, y), kornia=lambda: kornia(x, y))
 
 def batch_of(shape): return torch.rand(shape),torch.randint(10, shape[:1])
+def both(x, y): return dict(MixUp=mixups(x, y), CutMix=cutmixes(x, y))
 
 def batch(seconds):
     "Seconds of each library"
     res = []
     for shape in shapes:
         x,y = batch_of(shape)
-        for what,fs in (('MixUp',mixups(x, y)),('CutMix',cutmixes(x, y))): res += rows('batch', what, name_of(shape), race(fs, seconds), 'fastmix')
+        for what,fs in both(x, y).items(): res += rows('batch', what, name_of(shape), race(fs, seconds), 'fastmix')
     return res
 
 def _status(key): return int(re.search(key+r':\s*(\d+) kB', Path('/proc/self/status').read_text())[1])*1024
@@ -81,7 +82,7 @@ def memory(seconds):
     res = []
     for shape in shapes[:2]:
         x,y = batch_of(shape)
-        for what,fs in (('MixUp',mixups(x, y)),('CutMix',cutmixes(x, y))):
+        for what,fs in both(x, y).items():
             for k,f in fs.items():
                 ready,f = f if isinstance(f, tuple) else (lambda: None,f)
                 peaks = []
@@ -94,7 +95,7 @@ def memory(seconds):
 def parts(seconds):
     "Seconds of the steps of fastmix's functions"
     res = []
-    for shape in ((64,3,224,224),(256,3,32,32)):
+    for shape in (shapes[0],shapes[2]):
         x,y = batch_of(shape)
         n,size,new = len(x),shape[2:],'of this: memory of a batch, filled once'
         perm,lam = draw_perm(n),draw_lam(n, 0.4)
@@ -108,23 +109,18 @@ def parts(seconds):
         for what,fs in (('MixUp',mix),('CutMix',cut)): res += rows('parts', what, name_of(shape), race(fs, seconds/2))
     return res
 
-def one_by_one(x, perm, lam):
-    "MixUp with a call for each sample, also of small ones"
-    res = torch.empty_like(x)
-    for o,a,j,l in zip(res, x, perm.tolist(), lam.tolist()): torch.lerp(x[j], a, l, out=o)
-    return res
-
 def tried(seconds):
     "Seconds of other ways to the same result"
     res = []
-    for shape in ((64,3,224,224),(256,3,32,32)):
+    for shape in (shapes[0],shapes[2]):
         x = torch.rand(shape)
         n = len(x)
         perm,lam,boxes = draw_perm(n),draw_lam(n, 0.4),draw_boxes(shape[2:], draw_lam(n, 1., False))
-        w = lam.view(-1, 1, 1, 1)
+        w = over_samples(lam, x)
         mix = {'fastmix': lambda: mixup_batch(x, lam=lam, perm=perm)[0], 'take(x, perm).lerp_(x, lam)': lambda: take(x, perm).lerp_(x, w),
             'x[perm].lerp_(x, lam)': lambda: x[perm].lerp_(x, w), 'torch.lerp(x[perm], x, lam)': lambda: torch.lerp(x[perm], x, w),
-            'lam*x + (1-lam)*x[perm]': lambda: w*x + (1-w)*x[perm], 'torch.lerp(x[j], x[i], lam[i]) for each i': lambda: one_by_one(x, perm, lam)}
+            'lam*x + (1-lam)*x[perm]': lambda: w*x + (1-w)*x[perm],
+            'torch.lerp(x[j], x[i], lam[i]) for each i': lambda: _lerp_each(x, perm, lam)}
         cut = {'fastmix': lambda: cutmix_batch(x, perm=perm, boxes=boxes)[0],
             'torch.where of masks': lambda: torch.where(box_mask(boxes, shape[2:]), take(x, perm), x)}
         for what,fs in (('MixUp',mix),('CutMix',cut)):
@@ -148,7 +144,7 @@ def faults(f):
 def pages(seconds):
     "Seconds with memory that is new to the process for each batch, as is usual, and with memory that malloc kept"
     x,y = batch_of(shapes[0])
-    all_fs,res = dict(MixUp=mixups(x, y), CutMix=cutmixes(x, y)),[]
+    all_fs,res = both(x, y),[]
     for how in ('new','kept'):
         if how=='kept': keep_memory()
         for what,fs in all_fs.items():

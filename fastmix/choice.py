@@ -13,8 +13,7 @@ __all__ = ['PerSample', 'MixChoice']
 import torch
 from fastcore.basics import patch
 from .batch import check_mask, lies_over, on_host, own_generator
-from fastai.callback.mixup import MixHandler
-from .mixer import Mixer, _after_fastai
+from .mixer import Mixer, _check_ours
 
 # %% ../nbs/10_choice.ipynb #4ea4727e
 def _generator_of(mixers): return next((m.generator for m in mixers if m.generator is not None), None)
@@ -92,8 +91,7 @@ class MixChoice(Mixer):
         super().__init__()
         mixers = [m() if isinstance(m, type) else m for m in mixers]
         bad = [m for m in mixers if not isinstance(m, Mixer)]
-        if bad and isinstance(bad[0], MixHandler):
-            raise TypeError(f"Expected mixers of fastmix, but got fastai's {bad[0]}: {_after_fastai}")
+        if bad: _check_ours(bad[0])
         if bad or not mixers: raise TypeError(f"Expected one mixer or more, one by one, but got {repr(bad[0]) if bad else 'none'}")
         weights = [1.]*len(mixers) if weights is None else [float(w) for w in weights]
         if len(weights)!=len(mixers) or not all(0<=w<float('inf') for w in weights) or not sum(weights):

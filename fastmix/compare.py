@@ -15,7 +15,7 @@ Docs: https://fastmix.github.io/fastmix/compare.html.md"""
 __all__ = ['SameDraws', 'own_copies', 'fingerprint', 'default_mixes', 'compare']
 
 # %% ../nbs/12_compare.ipynb #084d38a8
-import itertools, math, random, re, torch, warnings
+import itertools, math, random, torch, warnings
 from copy import deepcopy
 from time import perf_counter
 from torch import Tensor
@@ -29,7 +29,7 @@ from .batch import is_index, leaves
 from .callback import CutMix, MixUp
 from .comparison import Comparison, read_runs, write_run
 from .manifold import ManifoldMixUp
-from .mixer import Mixer
+from .mixer import Mixer, _brief
 from .output import OutputMixUp
 
 # %% ../nbs/12_compare.ipynb #7ae549ee
@@ -88,7 +88,7 @@ def _check_mixes(mixes):
     return mixes
 
 # %% ../nbs/12_compare.ipynb #aabce6ea
-def _what(cbs): return ', '.join(re.sub(' at 0x[0-9a-f]+', '', repr(o)) for o in listify(cbs)) or 'None'
+def _what(cbs): return ', '.join(_brief(o) for o in listify(cbs)) or 'None'
 
 def _agree(run, plan, mixes, out):
     plan = plan | (dict(what=_what(mixes[run['mix']])) if run['mix'] in mixes else {})

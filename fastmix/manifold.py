@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fastcore.basics import listify, patch
 from fastcore.meta import delegates
 from fastai.learner import Learner
-from .batch import leaves, rebuild
+from .batch import has_samples, leaves, rebuild
 from .callback import MixUp, put_mixer
 from .inner import at_fit_exit
 from .mix import mixup_batch
@@ -104,7 +104,7 @@ class ManifoldMixUp(MixUp):
         k = torch.randint(len(self.names)+self.mix_input, (), generator=self.host).item()
         self.at = k - self.mix_input
         self.layer = 'input' if self.at<0 else self.names[self.at]
-        return super()._parts() if self.at<0 else [o for o in leaves(self.xb) if isinstance(o, Tensor) and o.ndim and len(o)==self.n]
+        return super()._parts() if self.at<0 else [o for o in leaves(self.xb) if has_samples(o, self.n)]
 
     def _mix_inputs(self, parts):
         if self.at<0: return super()._mix_inputs(parts)
@@ -122,7 +122,7 @@ def _find_places(self:ManifoldMixUp):
     model,few = unwrap(self.model),min(self.n, 2)
     if self.layers is not None: places = named_places(model, self.layers)
     else:
-        xb = rebuild(self.xb, [o[:few] if isinstance(o, Tensor) and o.ndim and len(o)==self.n else o for o in leaves(self.xb)])
+        xb = rebuild(self.xb, [o[:few] if has_samples(o, self.n) else o for o in leaves(self.xb)])
         places = default_places(model, xb, few)
     names = {m:k for k,m in model.named_modules()}
     self.names = [names[m] for m in places]

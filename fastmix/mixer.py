@@ -25,6 +25,10 @@ from .inner import IndexHooks, at_fit_exit
 # %% ../nbs/05_mixer.ipynb #fe4b6b65
 _after_fastai = "import fastmix.all after fastai, which has a MixUp and a CutMix too"
 
+def _check_ours(o):
+    "Raise if `o` is one of fastai's own mixers"
+    if isinstance(o, MixHandler): raise TypeError(f"Expected a mixer of fastmix, but got fastai's {o}: {_after_fastai}")
+
 def _share(name, v):
     if isinstance(v, bool) or not isinstance(v, (int,float)) or not 0<=v<=1: raise ValueError(f"Expected {name} in [0, 1], but got {v!r}")
 
@@ -210,8 +214,8 @@ def _check_hooks(self:Mixer):
 @patch
 def before_fit(self:Mixer):
     "Get ready. Two mixers on a Learner are refused"
-    others = [o for o in self.learn.cbs if isinstance(o, (Mixer,MixHandler)) and o is not self]
-    for o in others:
+    o = next((o for o in self.learn.cbs if isinstance(o, (Mixer,MixHandler)) and o is not self), None)
+    if o is not None:
         theirs,hint = ("fastai's ",_after_fastai) if isinstance(o, MixHandler) else ('',"use MixChoice to have several")
         raise ValueError(f"Expected one mixer on a Learner, but got {self} and {theirs}{o}: {hint}")
     self.start_fit()

@@ -10,11 +10,10 @@ Docs: https://fastmix.github.io/fastmix/output.html.md"""
 __all__ = ['OutputMixUp']
 
 # %% ../nbs/09_output.ipynb #75a81554
-from torch import Tensor
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.learner import Learner
-from .batch import leaves, rebuild
+from .batch import has_samples, leaves, rebuild
 from .callback import MixUp, put_mixer
 
 # %% ../nbs/09_output.ipynb #d80bc88c
@@ -36,13 +35,13 @@ class OutputMixUp(MixUp):
             "interpolated targets a model that is right on each sample has no error left to learn from. Use MixUp or ManifoldMixUp")
         return res
 
-    def _parts(self): return [o for o in leaves(self.xb) if isinstance(o, Tensor) and o.ndim and len(o)==self.n]
+    def _parts(self): return [o for o in leaves(self.xb) if has_samples(o, self.n)]
     def _mix_inputs(self, parts): return self.xb
 
     def after_pred(self):
         "Mix the predictions"
         if self.mixed:
-            ok = [isinstance(o, Tensor) and o.is_floating_point() and o.ndim and len(o)==self.n for o in leaves(self.pred)]
+            ok = [has_samples(o, self.n) and o.is_floating_point() for o in leaves(self.pred)]
             if not any(ok): raise ValueError(f"Expected predictions for {self.n} samples, but got {self.pred}")
             self.learn.pred = rebuild(self.pred, [self.mix(o) if k else o for o,k in zip(leaves(self.pred), ok)])
         super().after_pred()

@@ -14,10 +14,10 @@ import torch
 from contextlib import contextmanager
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from torch import Tensor, nn
+from torch import nn
 from fastcore.basics import listify
 from fastai.callback.hook import Hook
-from .batch import is_index, leaves, rebuild
+from .batch import has_samples, is_index, leaves, rebuild
 from .inner import embeddings, pooled_head, samples_dim
 
 # %% ../nbs/07_places.ipynb #746c2e53
@@ -42,7 +42,7 @@ def _as_eval(model):
     finally:
         for m,t in modes: m.training = t
 
-def _tensors(o, n): return [t for t in leaves(o) if isinstance(t, Tensor) and t.is_floating_point() and t.ndim and len(t)==n]
+def _tensors(o, n): return [t for t in leaves(o) if has_samples(t, n) and t.is_floating_point()]
 
 def trace(
     model:nn.Module, # Any model

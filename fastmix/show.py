@@ -23,7 +23,7 @@ from fastai.callback.mixup import MixHandler
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from .draw import draw_lam
-from .mixer import Mixer
+from .mixer import Mixer, _check_ours
 from .pictures import Seen
 from .stage import Stage, mix_once
 
@@ -54,8 +54,7 @@ def find_mixer(
     "The mixer that is meant, or an error that says what is wrong"
     if not isinstance(base, (Learner,DataLoaders)): raise TypeError(f"Expected a Learner or DataLoaders, but got {type(base).__name__}")
     if isinstance(mixer, Mixer): return mixer
-    if isinstance(mixer, MixHandler):
-        raise TypeError(f"Expected a mixer of fastmix, but got fastai's {mixer}: import fastmix.all after fastai")
+    _check_ours(mixer)
     if mixer is not None: raise TypeError(f"Expected a mixer, such as MixUp(), but got {mixer!r}")
     if isinstance(base, DataLoaders): raise ValueError("Expected a mixer to try on DataLoaders, as in show_mixed_batch(dls, MixUp())")
     for o in base.cbs:
