@@ -23,10 +23,12 @@ from torch.autograd.forward_ad import unpack_dual
 from .draw import draw_perm, draw_lam, draw_boxes, place_boxes, box_lam
 
 # %% ../nbs/01_mix.ipynb #f9b9e4be
-def _shape(x): return type(x).__name__ + (f" of shape {tuple(x.shape)}" if hasattr(x, 'shape') else '')
+def _kind(x):
+    "What `x` is, in an error"
+    return type(x).__name__ + (f" of {x.dtype} and shape {tuple(x.shape)}" if hasattr(x, 'dtype') else '')
 
 def _check_batch(x, y=None):
-    if not isinstance(x, Tensor) or x.ndim==0: raise TypeError(f"Expected a batch of samples as a Tensor, but got {_shape(x)}")
+    if not isinstance(x, Tensor) or x.ndim==0: raise TypeError(f"Expected a batch of samples as a Tensor, but got {_kind(x)}")
     if not len(x): raise ValueError(f"Expected a batch of at least 1 sample, but got x of shape {tuple(x.shape)}")
     if not (x.is_floating_point() or x.is_complex()):
         raise TypeError(f"Expected floating point values to mix, but got {x.dtype}, in which lambda would be rounded to 0 or 1. "

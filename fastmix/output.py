@@ -15,6 +15,7 @@ from fastcore.meta import delegates
 from fastai.learner import Learner
 from .batch import has_samples, leaves, rebuild
 from .callback import MixUp, put_mixer
+from .mix import _kind
 
 # %% ../nbs/09_output.ipynb #d80bc88c
 @delegates()
@@ -42,7 +43,8 @@ class OutputMixUp(MixUp):
         "Mix the predictions"
         if self.mixed:
             ok = [has_samples(o, self.n) and o.is_floating_point() for o in leaves(self.pred)]
-            if not any(ok): raise ValueError(f"Expected predictions for {self.n} samples, but got {self.pred}")
+            if not any(ok): raise ValueError(f"Expected floating point predictions for {self.n} samples, but got "
+                + ', '.join(map(_kind, leaves(self.pred))))
             self.learn.pred = rebuild(self.pred, [self.mix(o) if k else o for o,k in zip(leaves(self.pred), ok)])
         super().after_pred()
 

@@ -380,7 +380,7 @@ def test_output_parts(p):
         assert self.pred[1]==8 and torch.equal(self.pred[2], plain[2]) and self.pred[3] is self.model.lin.bias and self.pred[4] is None
     fit(learn, cbs=Callback(after_loss=after_loss))
     if p:
-        with pytest.raises(ValueError, match='Expected predictions for 8 samples, but got'):
+        with pytest.raises(ValueError, match=r'Expected floating point predictions for 8 samples, but got Tensor of torch.float32 and shape \(2,\)$'):
             fit(Learner(dls, Parts(True), loss_func=loss_func, cbs=fm.OutputMixUp()))
 
 # Validation in the middle
