@@ -62,6 +62,7 @@ def place_boxes(
     generator:torch.Generator=None # Source of randomness; by default PyTorch's own for the device of `sides`
 )->Tensor: # LongTensor `(n,D,2)`, `[lo, hi)` of each box for each dimension
     "Boxes with these `sides` at random places, clipped at the border"
+    if where not in ('centre', 'uniform', 'inside'): raise ValueError(f"where must be 'centre', 'uniform' or 'inside', but got {where!r}")
     dev = sides[0].device
     us = _blank(len(sides), len(sides[0]), device=dev, generator=generator).uniform_(generator=generator).to(dev, non_blocking=True)
     ends = []

@@ -46,7 +46,7 @@ def check_lam(
     device # Where it is needed
 )->Tensor: # float32, with shape `(1,)` or `(n,)`
     "`lam` as a tensor, or an error that says what is wrong with it"
-    if not isinstance(lam, Tensor): lam = torch.as_tensor(lam, dtype=torch.float32)
+    lam = torch.as_tensor(lam)
     lam = lam.reshape(1) if lam.ndim==0 else lam
     if lam.shape not in ((1,),(n,)): raise ValueError(f"Expected lam to be a number or of shape ({n},), but got shape {tuple(lam.shape)}")
     if _on_host(lam) and not ((lam>=0)&(lam<=1)).all(): raise ValueError(f"Expected lam in [0, 1], but got {lam.tolist()}")

@@ -6,6 +6,7 @@ from collections import Counter
 from functools import partial
 from scipy import stats
 from torch import nn, Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from hypothesis import HealthCheck, given, settings, strategies as st
 from fastai.basics import Callback, DataLoaders, Learner, TrainEvalCallback
 from fastai.losses import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLoss, FocalLossFlat, L1LossFlat, LabelSmoothingCrossEntropy,
@@ -110,6 +111,25 @@ def test_mixup_drawn(x, alpha, per_sample, dedup, seed):
     assert ((xm.double()>=lo-slack)&(xm.double()<=hi+slack)).all()
     if alpha==0 or len(x)==1: assert torch.equal(xm, x)
     assert sorted(y1.tolist())==y.tolist() and (len(x)==1 or (y1!=y).all())
+
+class Made(TorchDispatchMode):
+    "Storages as large as `x` that operations made"
+    def __init__(self, x):
+        super().__init__()
+        self.x,self.ids = x,{x.untyped_storage()._cdata}
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        res = func(*args, **(kwargs or {}))
+        self.ids |= {o.untyped_storage()._cdata for o in leaves(res) if isinstance(o, Tensor) and o.numel()>=self.x.numel()}
+        return res
+
+@pytest.mark.parametrize('device', ('cpu','meta'))
+@pytest.mark.parametrize('f', (mixup_batch,cutmix_batch))
+def test_memory(f, device):
+    "A mix makes one tensor as large as the batch, which is its result"
+    for shape in ((4,3,16,16),(2,3,256,256)):
+        x = torch.rand(shape, device=device)
+        with Made(x) as made: kept = f(x)
+        assert len(made.ids)==2 and kept[0].untyped_storage()._cdata in made.ids
 
 def inside(box, size):
     "Pixels inside of a box, told one by one"
