@@ -147,11 +147,9 @@ def blend(
     lam:Tensor # `(1,)`, or `(B,)` for B samples
 )->Tensor: # `lam*loss + (1-lam)*loss1`, at least float32
     "Both losses, weighted; what has a share of 0 counts 0, be it infinite"
-    if len(lam)>1:
-        if loss.numel()%len(lam):
-            raise ValueError(f"Expected losses for each of {len(lam)} samples, but got shape {tuple(loss.shape)}: use one lambda for the batch")
-        lam = lam.repeat_interleave(loss.numel()//len(lam))
-    lam = lam.view(loss.shape if len(lam)>1 else [1]*loss.ndim)
+    if loss.numel()%len(lam):
+        raise ValueError(f"Expected losses for each of {len(lam)} samples, but got shape {tuple(loss.shape)}: use one lambda for the batch")
+    lam = lam.repeat_interleave(loss.numel()//len(lam)).view(loss.shape)
     return (lam*loss).where(lam>0, 0) + ((1-lam)*loss1).where(lam<1, 0)
 
 # %% ../nbs/02_loss.ipynb #449f8bd8
