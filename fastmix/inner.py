@@ -107,20 +107,20 @@ class IndexHooks:
 
     def remove(self):
         "Take all hooks out of the model"
-        self.live,self.batch = False,None
+        self.batch = None
         while self.handles: self.handles.pop().remove()
 
     def _pooled(self, m, args):
         if not self.live or len(args[0])!=self.n: return
         self.found.add(m)
-        return (self.mix(args[0]),*args[1:])
+        return self.mix(args[0])
 
     @torch.compiler.disable
     def _embedded(self, m, args, kwargs, out):
         given,emb = [*args, *kwargs.values()],self.embs.get(m)
         if not (self.live and given): return
         bag = isinstance(m, nn.EmbeddingBag)
-        dim = next((d for o in given[:2 if bag else 1] if (d:=samples_dim(o, self.batch, self.n)) is not None), None)
+        dim = next((d for o in given[:2] if (d:=samples_dim(o, self.batch, self.n)) is not None), None)
         if dim is None or bag and (dim or len(out)!=self.n): return
         if m is not emb and (emb in self.found or out.shape!=(*given[0].shape, emb.embedding_dim)): return
         self.found.add(m)
