@@ -20,7 +20,7 @@ def _generator_of(mixers): return next((m.generator for m in mixers if m.generat
 
 class PerSample(Mixer):
     "One of `mixers` for each sample of a batch"
-    _stateattrs = Mixer._stateattrs+('pick','masks')
+    _stateattrs = Mixer._stateattrs+('pick',)
     def __init__(self,
         mixers, # Mixers of inputs
         weights=None # How often each is drawn, in any unit; by default equally
@@ -42,8 +42,8 @@ class PerSample(Mixer):
         "A mixer for each sample, and what each mixer draws"
         if self.sure is None: raise ValueError(
             f"Expected a loss that can be weighted by sample, but {self.mixed_loss.loss_func} can't: use per_sample=False")
-        w = torch.tensor(self.weights).expand(self.n_lam, -1).to(x.device if self.rng is None else self.rng.device, non_blocking=True)
-        self.pick = torch.multinomial(w, 1, generator=self.rng)[:,0].to(x.device, non_blocking=True)
+        w = torch.tensor(self.weights).expand(self.n_lam, -1)
+        self.pick = torch.multinomial(w, 1, generator=self.host)[:,0].to(x.device, non_blocking=True)
         for m in self.mixers:
             m.n,m.n_lam,m.perm = self.n,self.n_lam,self.perm
             m.draw(x)

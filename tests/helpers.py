@@ -28,7 +28,8 @@ def choice(**kw_choice): return lambda **kw: fm.MixChoice(fm.MixUp(**kw), fm.Cut
 MIXERS = { # name: what makes one, and the kind of data it is tried on
     'MixUp':(fm.MixUp,'image'), 'MixUp of tokens':(fm.MixUp,'tokens'), 'CutMix':(fm.CutMix,'image'), 'FMix':(fm.FMix,'image'),
     'ResizeMix':(fm.ResizeMix,'image'), 'ManifoldMixUp':(fm.ManifoldMixUp,'image'), 'ManifoldMixUp of tokens':(fm.ManifoldMixUp,'tokens'),
-    'OutputMixUp':(fm.OutputMixUp,'image'), 'MixChoice':(choice(),'image'), 'MixChoice per sample':(choice(per_sample=True),'image')}
+    'OutputMixUp':(fm.OutputMixUp,'image'), 'MixChoice':(choice(),'image'), 'MixChoice per sample':(choice(per_sample=True),'image'),
+    'MixChoice of tokens':(lambda **kw: fm.MixChoice(fm.MixUp(**kw), fm.ManifoldMixUp(**kw)),'tokens')}
 def kind_of(name): return MIXERS[name][1]
 def mixer(name, **kw): return MIXERS[name][0](**kw)
 

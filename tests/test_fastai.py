@@ -273,7 +273,7 @@ def by_sample(pred, y, reduction='mean'): return F.cross_entropy(pred, y, reduct
 @pytest.mark.parametrize('name', MIXERS)
 def test_new_loss(name):
     "A loss that is set between fits, or in the middle of one, is the one that is mixed"
-    learn = get_learn(mixer(name), kind_of(name))
+    learn,n = get_learn(mixer(name), kind_of(name)),5 if 'Choice' in name else 1 # of which each finds out about a loss by itself
     smooth = partial(F.cross_entropy, label_smoothing=0.2)
     for loss,one in ((nn.CrossEntropyLoss(),None),(LabelSmoothingCrossEntropy(0.2),smooth),(CrossEntropyLossFlat(),None),
         (own_loss,own_loss),(by_sample,None),(nn.NLLLoss(),lambda p,y: -p[y]),
@@ -283,8 +283,8 @@ def test_new_loss(name):
         check = Check(name, one)
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', 'MixUp draws|.*draws one lambda')
-            fit(learn, cbs=check)
-        assert check.seen==2 and learn.loss_func is loss
+            fit(learn, n, cbs=check)
+        assert check.seen==2*n and learn.loss_func is loss
         # what was found out about one loss is not held against the next
         assert len(the_mixer(learn).lam)==(1 if loss is own_loss else bs)
     check,other = Check(name),nn.CrossEntropyLoss(label_smoothing=0.2)
@@ -384,6 +384,36 @@ def test_output_parts(p):
     if p:
         with pytest.raises(ValueError, match=r'Expected floating point predictions for 8 samples, but got Tensor of torch.float32 and shape \(2,\)$'):
             fit(Learner(dls, Parts(True), loss_func=loss_func, cbs=fm.OutputMixUp()))
+
+# A choice of mixers
+
+@pytest.mark.parametrize('last', (fm.MixUp(8.),fm.CutMix()))
+def test_choice_masks(last):
+    "Masks of another size than their image have their losses mixed where nothing is pasted, and are refused where something would be"
+    x,y = torch.rand(8, 1, 8, 6),torch.randint(2, (8, 4, 6))
+    dls,model = DataLoaders(Batches([(x,y,None)]), Batches([])),nn.Sequential(nn.Conv2d(1, 2, 1), nn.MaxPool2d((2, 1)))
+    dls.n_inp = 1
+    def loss_func(pred, y, none, reduction='mean'): return F.cross_entropy(pred, y, reduction=reduction)
+    learn = Learner(dls, model, loss_func=loss_func, cbs=[fm.MixChoice(fm.MixUp(per_sample=True), last, per_sample=True)])
+    if isinstance(last, fm.CutMix):
+        with pytest.raises(ValueError, match=r'spatial shape \(8, 6\) of the input'): fit(learn)
+        return
+    def after_loss(self):
+        m,(one,other) = self.learn.mix_choice,[F.cross_entropy(self.pred, t, reduction='none').mean((1, 2)) for t in (y,y[self.learn.mix_choice.perm])]
+        torch.testing.assert_close(self.learn.loss, (m.lam*one + (1-m.lam)*other).mean())
+    fit(learn, cbs=Callback(after_loss=after_loss))
+
+def test_choice_tokens():
+    "Two ways to mix tokens, drawn for each sample"
+    def after_pred(self):
+        if not self.training: return
+        m,e = self.learn.mix_choice,self.model[0].weight[self.x]
+        lam = m.lam[:,None,None]
+        torch.testing.assert_close(self.pred, self.model[1:](lam*e + (1-lam)*e[m.perm]))
+        picks.update(m.mixers[0].pick.tolist())
+    picks,m = set(),fm.MixChoice(fm.MixUp(), fm.MixUp(8.), per_sample=True)
+    fit(get_learn([m,Callback(after_pred=after_pred)], 'tokens'), 2)
+    assert picks=={0,1}
 
 # Validation in the middle
 
@@ -562,6 +592,7 @@ def test_export_inside(name, tmp_path):
     learn = fit(get_learn([mixer(name),ExportInside()], kind, path=tmp_path, dls=dls), 2)
     assert not hooks(learn.model) and 'remove_cbs' not in vars(learn)
     back = load(tmp_path/'inside.pkl')
+    assert not tensors(the_mixer(back))
     back.remove_cb(ExportInside)
     twin = get_learn(mixer(name), kind, clean(learn, back.model), dls=dls)
     back.dls = dls

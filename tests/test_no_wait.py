@@ -7,6 +7,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 from fastai.basics import DataLoaders, Learner, TrainEvalCallback
 from fastmix.callback import CutMix, MixUp
+from fastmix.choice import MixChoice
 from fastmix.draw import box_lam, draw_boxes, draw_lam, draw_perm
 from fastmix.loss import MixUpLoss
 from fastmix.mix import cutmix_batch, draw_cut, mix_targets, mixup_batch
@@ -87,13 +88,14 @@ tasks = dict(classes=(flat, image, label, nn.CrossEntropyLoss), numbers=(flat, i
     masks=(lambda: nn.Conv2d(3, 3, 1, device='cuda'), image, lambda: label(8, 8), nn.CrossEntropyLoss),
     tokens=(Tokens, lambda: label(5), label, nn.CrossEntropyLoss))
 inputs = MixUp,CutMix,lambda: MixUp(per_sample=False),lambda: MixUp(stack_y=False),lambda: CutMix(length=.5, stack_y=False)
+inputs += lambda: MixChoice(MixUp(), CutMix(), per_sample=True),
 
 @pytest.mark.parametrize('mixer', inputs)
 @pytest.mark.parametrize('task', tasks)
 def test_training(mixer, task):
     "Nor in a Learner, up to the backward pass, which needs the real thing"
     mixer = mixer()
-    if task=='tokens' and isinstance(mixer, CutMix) or task=='masks' and mixer.stack_y is False: pytest.skip("there is no such mix")
+    if task=='tokens' and not isinstance(mixer, MixUp) or task=='masks' and mixer.stack_y is False: pytest.skip("there is no such mix")
     model,x,y,loss_func = (o() for o in tasks[task])
     model.to = lambda *args: model
     dls = DataLoaders([(x,y)]*2, [], device='cuda')
