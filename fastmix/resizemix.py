@@ -25,8 +25,7 @@ def box_grid(
     at = []
     for s,(lo,hi) in zip(size, boxes.permute(1,2,0)):
         pos = torch.arange(s, device=boxes.device)+0.5
-        at.append(2*(pos-lo[:,None])/(hi-lo).clamp(min=1)[:,None] - 1)
-    D = len(size)
+        at.append(2*(pos-lo[:,None])/(hi-lo)[:,None] - 1)
     at = [o.view(-1, *[s if i==d else 1 for d,s in enumerate(size)]).expand(-1, *size) for i,o in enumerate(at)]
     return torch.stack(at[::-1], -1)
 
@@ -39,7 +38,7 @@ def paste_shrunk(
     "`x` with the whole of `x1`, made smaller, in `boxes`"
     size = tuple(x.shape[2:])
     grid = box_grid(boxes, size).to(x.dtype).expand(len(x), *[-1]*(len(size)+1))
-    small = F.grid_sample(x1, grid, mode=mode, padding_mode='border', align_corners=False)
+    small = F.grid_sample(x1, grid, mode=mode, align_corners=False)
     return torch.where(box_mask(boxes, size), small, x)
 
 # %% ../nbs/14_resizemix.ipynb #e6293536

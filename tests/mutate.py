@@ -30,8 +30,8 @@ places: manifold | fastai | anifold or second or wrapped or copies
 manifold: choice stage | fastai exits soak | anifold or second or wrapped or copies or train or loss or moved
 output: choice stage show | fastai exits | output_parts or Output or train or loss or moved or defaults
 choice: stage show | fastai determinism exits no_wait show | hoice or train or loss or moved
-fmix: show | fastai exits show | FMix
-resizemix: show | fastai exits show | ResizeMix or box
+fmix: show | fastai exits no_wait show | FMix or fourier
+resizemix: show | fastai exits no_wait show | ResizeMix or box
 stage: show | show
 comparison: compare
 pictures: show | show

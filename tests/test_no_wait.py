@@ -9,8 +9,10 @@ from fastai.basics import DataLoaders, Learner, TrainEvalCallback
 from fastmix.callback import CutMix, MixUp
 from fastmix.choice import MixChoice
 from fastmix.draw import box_lam, draw_boxes, draw_lam, draw_perm
+from fastmix.fmix import FMix
 from fastmix.loss import MixUpLoss
 from fastmix.mix import cutmix_batch, draw_cut, mix_targets, mixup_batch
+from fastmix.resizemix import ResizeMix
 
 def gpu(*shape, dtype=torch.float32): return torch.zeros(shape, dtype=dtype, device='cuda')
 
@@ -88,7 +90,7 @@ tasks = dict(classes=(flat, image, label, nn.CrossEntropyLoss), numbers=(flat, i
     masks=(lambda: nn.Conv2d(3, 3, 1, device='cuda'), image, lambda: label(8, 8), nn.CrossEntropyLoss),
     tokens=(Tokens, lambda: label(5), label, nn.CrossEntropyLoss))
 inputs = MixUp,CutMix,lambda: MixUp(per_sample=False),lambda: MixUp(stack_y=False),lambda: CutMix(length=.5, stack_y=False)
-inputs += lambda: MixChoice(MixUp(), CutMix(), per_sample=True),
+inputs += FMix,ResizeMix,lambda: MixChoice(MixUp(), CutMix(), per_sample=True)
 
 @pytest.mark.parametrize('mixer', inputs)
 @pytest.mark.parametrize('task', tasks)
