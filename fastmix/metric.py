@@ -33,7 +33,7 @@ class MixAccuracy(Metric):
         if learn.training and mixer is not None and mixer.mixed and mixer.paired:
             lam = over_samples(mixer.lam, hits)
             hits = lam*hits + (1-lam)*(guess==mixer.yb1[0].view(guess.shape))
-        self.total,self.count = self.total + hits.sum().detach(),self.count + hits.numel()
+        self.total,self.count = self.total + hits.sum(),self.count + hits.numel()
 
     @property
     def value(self): return (self.total/self.count).item() if self.count else None

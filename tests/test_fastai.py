@@ -31,6 +31,7 @@ import fastmix.all as fm
 from fastmix.batch import leaves
 from fastmix.fmix import fourier_masks
 from fastmix.mix import draw_cut
+from fastmix.mixer import Mixer
 from helpers import DATA, MIXERS, Y, Check, bs, fit, get_dls, get_learn, hooks, kind_of, mixer, n_out, net, quiet, the_mixer, weights
 
 still = [o for o in MIXERS if o in ('MixUp','MixUp of tokens','CutMix')] # these change nothing where alpha=0
@@ -338,8 +339,8 @@ DEFAULTS = [(fm.MixUp, dict(alpha=.4, dedup=True) | ALWAYS), (Learner.mixup, dic
     (fm.ManifoldMixUp, MANIFOLD), (Learner.manifold_mixup, MANIFOLD),
     (fm.OutputMixUp, dict(alpha=.4, dedup=True) | ALWAYS), (Learner.output_mixup, dict(alpha=.4, dedup=True) | ALWAYS),
     (fm.mixup_batch, dict(alpha=.4, per_sample=True, dedup=True)), (fm.cutmix_batch, dict(alpha=1., boxes=None, per_sample=True) | CUT)]
-DEFAULTS += [(draw_cut, dict(alpha=1., dedup=False) | CUT), (fourier_masks, dict(decay=3.)), (fm.FMix, dict(alpha=1., decay=3., dedup=False) | ALWAYS),
-    (fm.ResizeMix, dict(lo=.1, hi=.8) | ALWAYS)]
+DEFAULTS += [(Mixer, dict(alpha=1., dedup=True) | ALWAYS), (draw_cut, dict(alpha=1., dedup=False) | CUT), (fourier_masks, dict(decay=3.)),
+    (fm.FMix, dict(alpha=1., decay=3., dedup=False) | ALWAYS), (fm.ResizeMix, dict(lo=.1, hi=.8) | ALWAYS)]
 
 @pytest.mark.parametrize('f,want', DEFAULTS, ids=lambda o: getattr(o, '__qualname__', ''))
 def test_defaults(f, want):
