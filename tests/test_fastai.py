@@ -399,7 +399,8 @@ def test_choice_masks(last):
     def loss_func(pred, y, none, reduction='mean'): return F.cross_entropy(pred, y, reduction=reduction)
     learn = Learner(dls, model, loss_func=loss_func, cbs=[fm.MixChoice(fm.MixUp(per_sample=True), last, per_sample=True)])
     if isinstance(last, fm.CutMix):
-        with pytest.raises(ValueError, match=r'spatial shape \(8, 6\) of the input'): fit(learn)
+        for o in (learn,Learner(dls, model, loss_func=loss_func, cbs=last)):
+            with pytest.raises(ValueError, match=r'spatial shape \(8, 6\) of the input'): fit(o)
         return
     def after_loss(self):
         m,(one,other) = self.learn.mix_choice,[F.cross_entropy(self.pred, t, reduction='none').mean((1, 2)) for t in (y,y[self.learn.mix_choice.perm])]
