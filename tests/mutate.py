@@ -24,7 +24,7 @@ mix: | properties regressions no_wait fastai | defaults or mixup or cutmix or pa
 loss: | properties regressions no_wait | cross or ends or other or dense or smoothed or precision or leak or triple or losses
 batch: mixer callback choice | properties regressions determinism fastai | nested or several or leaves or rank or generator or moved
 inner: mixer callback manifold | properties fastai exits | copied or okens and not test_callbacks or rnn
-mixer: callback choice stack | properties regressions no_wait determinism fastai exits | generator and MixUp or nested or several or regressions or losses_ or leaves or masks or tokens or new_loss or one_mixer or {some} or place_again
+mixer: callback choice stack | properties regressions no_wait determinism fastai exits | defaults or generator and MixUp or nested or several or regressions or losses_ or leaves or masks or tokens or new_loss or one_mixer or {some} or place_again
 callback: | properties regressions no_wait fastai | nested or several or regressions or defaults or cut_masks or {some}
 places: manifold | fastai | anifold or second or wrapped or copies
 manifold: choice stage | fastai exits soak | anifold or second or wrapped or copies or train or loss or moved
