@@ -233,11 +233,6 @@ def rest(self:Mixer):
     self.order,self.mixed,self.paired = Mixer.order,False,False
     if self.hooks is not None: self.hooks.live,self.hooks.batch = False,None
 
-@patch
-def after_batch(self:Mixer):
-    "Be where others expect a mixer to be"
-    self.order = Mixer.order
-
 # %% ../nbs/05_mixer.ipynb #d42283be
 @patch
 def before_train(self:Mixer):

@@ -388,6 +388,18 @@ def test_output_parts(p):
         with pytest.raises(ValueError, match=r'Expected floating point predictions for 8 samples, but got Tensor of torch.float32 and shape \(2,\)$'):
             fit(Learner(dls, Parts(True), loss_func=loss_func, cbs=fm.OutputMixUp()))
 
+class OneHot(nn.Module):
+    "A model of tokens without an embedding"
+    def __init__(self):
+        super().__init__()
+        self.lin = nn.Linear(20, n_out)
+    def forward(self, x): return self.lin(F.one_hot(x, 20).float()).mean(1)
+
+def test_tokens_nowhere():
+    "Indices that never come to an embedding are an error that says which, in the first batch"
+    with pytest.raises(ValueError, match=r'Expected integer inputs of shapes \[\(4, 5\)\] to be fed to an nn.Embedding, but none was'):
+        fit(get_learn(fm.MixUp(), 'tokens', OneHot()))
+
 # A choice of mixers
 
 @pytest.mark.parametrize('last', (fm.MixUp(8.),fm.CutMix()))
