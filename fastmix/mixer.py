@@ -20,7 +20,7 @@ from .draw import check_alpha, draw_lam, draw_perm
 from .mix import mix_targets, take
 from .loss import MixUpLoss, dense_loss, is_known, mean_is_plain, name_of, reduction_of
 from .batch import check_mask, has_samples, is_index, leaves, lies_over, n_samples, on_host, own_generator, rebuild
-from .inner import IndexHooks, at_fit_exit
+from .inner import IndexHooks, at_fit_exit, is_compiled
 
 # %% ../nbs/05_mixer.ipynb #fe4b6b65
 _after_fastai = "import fastmix.all after fastai, which has a MixUp and a CutMix too"
@@ -46,10 +46,11 @@ class Mixer(Callback):
     "Base of all mixes: draws for each training batch, mixes it, and blends the losses. A subclass says what it mixes"
     order,run_valid = CastToTensor.order+0.5,False
     perm=lam=boxes=yb1=mixed_loss=hooks=held=rng=host = None
+    hooked=was_hooked = ()
     mixed=paired=dense=sure = False
     pastes=mixes_index = False
     at_input = True
-    _stateattrs = ('perm','lam','boxes','yb1','mixed_loss','hooks','held','rng','host','mixed','paired')
+    _stateattrs = ('perm','lam','boxes','yb1','mixed_loss','hooks','held','rng','host','mixed','paired','hooked','was_hooked')
     def __init__(self,
         alpha:float=1., # Of Beta(alpha, alpha), 0 or more; or a schedule `pct_train -> alpha`, as `SchedCos(0., 0.6)`
         *,
@@ -193,12 +194,20 @@ def _hook(self:Mixer, idx):
     if self.hooks is None:
         self.hooks = IndexHooks(self.model, self.mix)
         at_fit_exit(self.learn, self._unhook)
+        self._see_hooks('indices')
     self.hooks.start(idx, self.n)
 
 @patch
 def _unhook(self:Mixer):
     if self.hooks is not None: self.hooks.remove()
     self.hooks = None
+
+@patch
+def _see_hooks(self:Mixer, what):
+    "Have a compiled model compiled anew if it may have run without the hooks that now stand on it, as it would ignore them"
+    ran = getattr(self.learn, 'train_iter', 0)>0 or what not in self.was_hooked
+    if ran and is_compiled(self.model): torch.compiler.reset()
+    self.hooked += (what,)
 
 # %% ../nbs/05_mixer.ipynb #25482613
 @patch
@@ -225,6 +234,7 @@ def start_fit(self:Mixer):
     "Forget what was found out about another loss or model"
     self.sure,self.rng = False,own_generator(self.generator, getattr(self.dls, 'device', None) or 'cpu')
     self.host = on_host(self.rng)
+    self.was_hooked,self.hooked = self.hooked,() # what was mixed within the model in the last fit, and is in this one
 
 # %% ../nbs/05_mixer.ipynb #a11126bb
 @patch
