@@ -138,5 +138,5 @@ def _hand_on(event):
         if self.chosen is not None: getattr(self.chosen, event)()
     return f
 
-for _o in ('after_pred','after_loss','before_backward','after_backward','after_cancel_batch','after_cancel_train',
+for _o in ('after_pred','after_loss','before_backward','after_backward','after_batch','after_cancel_batch','after_cancel_train',
     'after_cancel_epoch','after_cancel_fit'): setattr(MixChoice, _o, _hand_on(_o))

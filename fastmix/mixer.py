@@ -243,6 +243,11 @@ def rest(self:Mixer):
     self.order,self.mixed,self.paired = Mixer.order,False,False
     if self.hooks is not None: self.hooks.live,self.hooks.batch = False,None
 
+@patch
+def after_batch(self:Mixer):
+    "Be where others expect a mixer to be when the next one comes"
+    self.order = Mixer.order
+
 # %% ../nbs/05_mixer.ipynb #d42283be
 @patch
 def before_train(self:Mixer):
@@ -325,7 +330,6 @@ def before_backward(self:Mixer):
 def after_backward(self:Mixer):
     "Let hooks rest again"
     if self.hooks is not None: self.hooks.live = False
-    self.order = Mixer.order
 
 # %% ../nbs/05_mixer.ipynb #06cc1cd0
 @patch
