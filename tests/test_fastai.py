@@ -506,7 +506,8 @@ def test_copies(at):
     for name in MIXERS:
         kind = kind_of(name)
         learn = fit(get_learn([mixer(name),cb:=Copies(at)], kind), 2)
-        assert len(cb.copies)==4 and cb.size<len(pickle.dumps(net(kind)))+300
+        most = 500 if name=='MixChoice of tokens' else 300 # for hooks that do nothing, there of two kinds
+        assert len(cb.copies)==4 and cb.size<len(pickle.dumps(net(kind)))+most
         x = DATA[kind][:bs]
         for o in cb.copies: assert torch.equal(o.train()(x), clean(learn, o)(x))
         a,b = (fit(get_learn(mixer(name), kind, m)) for m in (cb.copies[0],clean(learn, cb.copies[0])))
