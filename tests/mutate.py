@@ -30,7 +30,7 @@ places: manifold | fastai | anifold or second or wrapped or copies
 manifold: choice stage | fastai exits soak | anifold or second or wrapped or copies or train or loss or moved
 output: choice stage show | fastai exits | output_parts or Output or train or loss or moved or defaults
 choice: stage show | fastai determinism exits no_wait show | hoice or train or loss or moved
-fmix: show | fastai exits no_wait show | FMix or fourier
+fmix: show | fastai exits no_wait show | FMix or fourier or draws
 resizemix: show | fastai exits no_wait show | ResizeMix or box
 stage: show | show
 comparison: compare

@@ -9,7 +9,7 @@ from fastai.basics import DataLoaders, Learner, TrainEvalCallback
 from fastmix.callback import CutMix, MixUp
 from fastmix.choice import MixChoice
 from fastmix.draw import box_lam, draw_boxes, draw_lam, draw_perm
-from fastmix.fmix import FMix
+from fastmix.fmix import FMix, fourier_masks
 from fastmix.loss import MixUpLoss
 from fastmix.mix import cutmix_batch, draw_cut, mix_targets, mixup_batch
 from fastmix.resizemix import ResizeMix
@@ -43,6 +43,7 @@ def test_draws():
         drawn += draw_cut(5, (8,9), length=.5, device='cuda'),draw_cut(5, (8,9), device='cuda')
         assert all(o.is_cuda for o in drawn) and not copies.n
         assert draw_perm(5, 'cuda', torch.Generator()).is_cuda and copies.n==1
+    assert fourier_masks((8,9), lam, generator=torch.Generator()).is_cuda
 
 mixing = {}, dict(lam=.3), dict(per_sample=False), dict(alpha=0), dict(uniform=True), dict(length=.5), dict(minmax=(.2,.5))
 
