@@ -45,7 +45,7 @@ def is_seq_first(m)->bool:
 # %% ../nbs/08_manifold.ipynb #bf225374
 class PlaceHooks:
     "Mix the output of one of `places`, whichever `choice` says"
-    def __init__(self): self.places,self.handles,self.choice,self.ran = [],[],-1,False
+    def __init__(self): self.handles,self.choice,self.ran = [],-1,False
 
     def put(self,
         model:nn.Module, # The whole model, after which nothing is mixed any more
@@ -53,7 +53,6 @@ class PlaceHooks:
     ):
         "Put a hook on each of `places`"
         self.remove()
-        self.places = places
         self.handles = [m.register_forward_hook(partial(self._hook, i)) for i,m in enumerate(places)]
         if places: self.handles.append(model.register_forward_hook(self._stop))
 

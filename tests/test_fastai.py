@@ -484,6 +484,27 @@ def test_second_look(name):
     assert same_run(fit(get_learn([mixer(name),one,two], kind_of(name)), 2), fit(get_learn(mixer(name), kind_of(name)), 2))
     assert one.seen==two.seen==7*4
 
+class CutShort(Callback):
+    "Cancel each batch before the model has run, and look at its predictions then"
+    def before_fit(self):
+        self.seen,self.on = [],False
+        self.model[-1].register_forward_pre_hook(self._cancel)
+    def before_batch(self): self.on = self.training
+    def _cancel(self, *args):
+        if self.on: raise CancelBatchException
+    def after_cancel_batch(self): self.on = False
+    def after_batch(self):
+        if self.training: self.seen.append(self.model(DATA[self.kind][:bs]).detach())
+
+@pytest.mark.parametrize('name', MIXERS)
+def test_look_after_cancel(name):
+    "What the model is asked for after a batch that was cancelled within it is not mixed"
+    cut = CutShort()
+    cut.kind = kind_of(name)
+    fit(get_learn([mixer(name),cut], cut.kind), 4)
+    want = net(cut.kind)(DATA[cut.kind][:bs]).detach()
+    assert len(cut.seen)==8 and all(torch.equal(o, want) for o in cut.seen)
+
 # Copies
 
 class Copies(Callback):
@@ -679,25 +700,6 @@ class Checkpointed(nn.Module):
     def forward(self, x): return checkpoint(self.model, x, use_reentrant=False)
 
 WRAPS = dict(compiled=partial(torch.compile, backend='eager'), checkpointed=Checkpointed, parallel=nn.DataParallel)
-class CutShort(Callback):
-    "Cancel each batch before the model has run, and look at its predictions then"
-    def before_fit(self): self.seen,self.on,self.hook = [],False,self.model[-1].register_forward_pre_hook(self._cancel)
-    def before_batch(self): self.on = self.training
-    def _cancel(self, *args):
-        if self.on: raise CancelBatchException
-    def after_cancel_batch(self): self.on = False
-    def after_batch(self):
-        if self.training: self.seen.append(self.model(DATA[self.kind][:bs]).detach())
-
-@pytest.mark.parametrize('name', MIXERS)
-def test_look_after_cancel(name):
-    "What the model is asked for after a batch that was cancelled within it is not mixed"
-    cut = CutShort()
-    cut.kind = kind_of(name)
-    learn = fit(get_learn([mixer(name),cut], cut.kind), 4)
-    want = net(cut.kind)(DATA[cut.kind][:bs]).detach()
-    assert len(cut.seen)==8 and all(torch.equal(o, want) for o in cut.seen)
-
 @pytest.mark.parametrize('name', ['MixUp of tokens','CutMix','ManifoldMixUp','ManifoldMixUp of tokens'])
 @pytest.mark.parametrize('wrap', WRAPS)
 def test_wrapped(wrap, name):
