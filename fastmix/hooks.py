@@ -40,6 +40,7 @@ class Place:
     name:str # For people
     modules:tuple
     dims:dict=field(default_factory=dict) # Module: the `BatchDim` of each leaf of its output, or None for what is not mixed
+    union:bool=True # Are padding masks united, as the model masks mixed samples? Else they are done with before the place
 
     def mix(self, m, out, n, f):
         "`out`, which the module `m` returned, with every tensor in it that follows the batch given to `f`"

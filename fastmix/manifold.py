@@ -41,12 +41,15 @@ class ManifoldMixUp(MixUp):
         if self.layers is not None: named_places(unwrap(self.learn.model), self.layers)
 
     def _try_model(self, fit, learn, b, parts):
-        fit.try_model(learn.model, b.xb, b.n, parts, lambda proof: self._find_places(fit, proof, b, parts))
+        fit.try_model(learn, b.xb, b.n, parts, lambda proof: self._find_places(fit, proof, b, parts))
 
     def _find_places(self, fit, proof, b, parts):
         "Find the places inside the model, and how the input is mixed"
         named = self.layers is not None
         fit.hooks.places += check_places(proof, named_places(proof.model, self.layers)) if named else default_places(proof)
+        for p in fit.hooks.places:
+            if p.union and proof.masks: fit.say(p.name, f"A padding mask is used behind {p.name!r}, so the masks of partners are united where "
+                "ManifoldMixUp mixes there: before it a sample also sees its own padding where its partner has tokens")
         n,fit.mix_input = len(fit.hooks.places),self.mix_input
         if self.mix_input and fit.needs_trial(b.xb, b.n, parts):
             try: fit.find_index_place(proof, parts)

@@ -151,7 +151,7 @@ def _reference(self:Mixer, b, parts):
 def _try_model(self:Mixer, fit, learn, b, parts):
     "Find out where and how the model can be mixed, if that has to be found out"
     if not fit.needs_trial(b.xb, b.n, parts): return
-    fit.try_model(learn.model, b.xb, b.n, parts, lambda proof: fit.find_index_place(proof, parts))
+    fit.try_model(learn, b.xb, b.n, parts, lambda proof: fit.find_index_place(proof, parts))
 
 @patch
 def _choose_place(self:Mixer, fit, b): return fit.index
@@ -168,7 +168,8 @@ def _mix_inputs(self:Mixer, fit, b, parts):
     if b.inside: b.layer = fit.hooks.places[b.place].name
     at_input = b.place in (-1,fit.index)
     new = {i:self._mix_part(ts[i], b) for i in parts.direct if i not in fit.masks} if at_input else {}
-    new |= {i:union_mask(ts[i], b, hidden, at_input) for i,hidden in fit.masks.items()}
+    if at_input or fit.hooks.places[b.place].union:
+        new |= {i:union_mask(ts[i], b, hidden, at_input) for i,hidden in fit.masks.items()}
     if new: b.xb = rebuild(b.xb, [new.get(i, o) for i,o in enumerate(ts)])
 
 @patch

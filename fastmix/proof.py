@@ -30,7 +30,8 @@ def _mean_of(func, args, kw, draw):
     name,(x,*rest) = func.overloadpacket.__name__,args or (None,)
     name = name.rstrip('_') if not name.startswith('_') else name
     def arg(i, key, default): return rest[i] if len(rest)>i else kw.get(key, default)
-    if name in ('dropout','alpha_dropout','feature_dropout','feature_alpha_dropout'): return x if func.__name__.startswith(name+'_') else x.clone()
+    if name in ('dropout','alpha_dropout','feature_dropout','feature_alpha_dropout'):
+        return x if func.__name__.startswith(name+'_') or not rest[0] or not rest[1] else x.clone()
     if name=='native_dropout': return x.clone(),torch.ones_like(x, dtype=torch.bool)
     if name in ('rand','rand_like'): return _fill(draw(), 0.5)
     if name in ('randn','randn_like'): return _fill(draw(), 0.)
@@ -185,6 +186,7 @@ def _vary(x, copies):
     at = (torch.arange(x[0].numel(), device=x.device).view(x.shape[1:]) + k)%3==0 if x.ndim>1 else k%2==0
     if x.dtype is torch.bool: return x ^ at
     if is_binary(x) and bool(x.any()): return x.masked_fill(at, 0)
+    if x.device.type=='cpu': return torch.where(at, (x-1).abs(), x) # elsewhere an index that an embedding does not have ends the process
 
 # %% ../nbs/05_proof.ipynb #4013501d
 _cycles = {7:[3,5,6,1,0,2,4], 5:[3,2,4,1,0]} # a cycle over all rows that no rotation or reversal commutes with
@@ -211,9 +213,10 @@ class Proof:
         model:nn.Module, # Any model, not wrapped
         xb:tuple, # Its inputs
         n:int, # Batch size, at least 2
-        own:set=frozenset() # Leaves of the inputs, by index, that stay the sample's own; the trial has them alike in all rows
+        own:set=frozenset(), # Leaves of the inputs, by index, that stay the sample's own; the trial has them alike in all rows
+        reads=None # A function of what the model returns and the rows it was given: which leaves the loss reads, as a list of bools, or None for all
     ):
-        self.model,self.xb,self.n,self.passes,self.own = model,xb,n,0,set(own)
+        self.model,self.xb,self.n,self.passes,self.own,self.reads = model,xb,n,0,set(own),reads
 
     def __enter__(self):
         self.context = untouched(self.model)
@@ -235,17 +238,20 @@ class Proof:
         plain = [o[taken.to(o.device)].detach() if i in self.parts else o for i,o in enumerate(xs)]
         varied = [_vary(o, copies) if i in self.parts else o for i,o in enumerate(plain)]
         self.alike = {i for i in self.parts if varied[i] is None}-self.own
-        varied = [p if v is None else v for p,v in zip(plain,varied)]
-        self.xs,self.dtype = plain,None
-        self._try_plain(varied, plain)
+        self._try_plain([p if v is None else v for p,v in zip(plain,varied)], plain)
         self.masks = self._find_masks()
-        for i in self.own: self.xs[i] = self.xs[i][:1].expand_as(self.xs[i]).clone() if i in self.parts else self.xs[i]
+        for i in self.own & set(self.parts): self.xs[i] = self.xs[i][:1].expand_as(self.xs[i]).clone()
+        self.with_masks = list(self.xs)
         for i,hidden in self.masks.items(): self.xs[i] = torch.full_like(self.xs[i], 1-hidden)
         self.pred,self.calls = self.run(7, record=True)
+        self.counts = (self.reads and len(self.pred)>1 and self.reads(self.returned, taken)) or [True]*len(self.pred)
+        again = self.run(7, reset=False)[0]
         few,calls = self.run(5, record=True)
         self._find_dims(few, calls)
+        self.pred_with_masks = self.run(7, xs=self.with_masks)[0] if self.masks else self.pred
         self.same = all(self._spread(p, d)<1e-12 for p,d in self._outs(self.pred))
         self.tol = self._tolerance()
+        self.stateful = any(float((q.double()-p.double()).norm())>1e-3*self._spread(p, d) for (q,_),(p,d) in zip(self._outs(again),self._outs(self.pred)))
 
     def _try_plain(self, varied, plain):
         "Use rows that were made to differ if the model takes them, and the floating point type that it wants"
@@ -267,11 +273,12 @@ class Proof:
         place:Place=None, # Where rows are swapped; by default nowhere
         swap=(), # Leaves of the inputs that are swapped, by index
         xs=None, # Leaves to run on; by default the rows of the trial
-        record=False # Note what is called?
+        record=False, # Note what is called?
+        reset=True # Start from the state that the model had? Else from what the last run left
     )->tuple: # Leaves of the prediction, and `Call`s in the order they ended
         "Run the model once"
         self.passes += 1
-        self.state.reset()
+        if reset: self.state.reset()
         torch.random.default_generator.manual_seed(0)
         random.seed(0)
         np.random.seed(0)
@@ -288,6 +295,7 @@ class Proof:
             elif record: hooks.handles = self._record(calls, stack)
             with Means(): pred = self.model(*rebuild(self.xb, xs))
         finally: hooks.remove()
+        if record: self.returned = pred
         return [o.detach().clone() if isinstance(o, Tensor) else o for o in leaves(pred)],calls
 
     def _record(self, calls, stack):
@@ -317,7 +325,9 @@ class Proof:
             old = self.places.setdefault(c.m, dims)
             if old!=dims: self.places[c.m] = [False]
 
-    def _outs(self, pred): return [(o,d) for o,d in zip(pred,self.dims) if is_float(o) and isinstance(d, BatchDim)]
+    def _outs(self, pred):
+        "What the loss reads of the leaves of a prediction, each with its `BatchDim`"
+        return [(o,d) for o,d,c in zip(pred,self.dims,self.counts) if c and is_float(o) and isinstance(d, BatchDim)]
 
     def _spread(self, p, d, n=7): return float((p.double()-d.over(lambda o: o[cycle(n, o.device)], p, n).double()).norm())
 
@@ -340,13 +350,18 @@ class Proof:
         except Exception: return low # rows that have to be in an order of their own
         return max(low, min(1e-2, 10*base))
 
-    def holds(self, modules, swap=(), name='')->'Place|None':
+    def holds(self,
+        modules, # Whose outputs are swapped together
+        swap=(), # Leaves of the inputs that are swapped too, by index
+        name='', # Of the place
+        masked=False # With padding masks as they are, which stay the sample's own? Else everything is shown
+    ): # `Place`, or None
         "A `Place` of these modules, if swapping at it swaps the predictions"
         dims = {m:self.places.get(m) for m in modules}
         if any(d is None or False in d or not any(d) for d in dims.values()): return None
         for last in (False,True):
-            place = Place(name, tuple(modules), {m:[d and BatchDim(d.dim, last) for d in ds] for m,ds in dims.items()})
-            if self._swaps(place, swap): return place
+            place = Place(name, tuple(modules), {m:[d and BatchDim(d.dim, last) for d in ds] for m,ds in dims.items()}, not masked)
+            if self._swaps(place, swap, masked): return place
             if not self._several(dims): return None
 
     def _several(self, dims):
@@ -354,12 +369,12 @@ class Proof:
         sizes = {s[0][d.dim] for c in self.calls if c.m in dims for s,d in zip(c.out,dims[c.m]) if d}
         return any(o!=7 for o in sizes)
 
-    def _swaps(self, place, swap):
+    def _swaps(self, place, swap, masked):
+        xs,pred = (self.with_masks,self.pred_with_masks) if masked else (self.xs,self.pred)
         try:
-            if self.ratio(self.run(7, place, swap)[0], self.pred)>self.tol: return False
+            if self.ratio(self.run(7, place, swap, xs)[0], pred)>self.tol: return False
             often = any(sum(c.m is m for c in self.calls)>1 for m in place.modules)
-            if not often: return True
-            return self.ratio(self.run(5, place, swap)[0], self.run(5)[0], 5)<=self.tol
+            return not often or self.ratio(self.run(5, place, swap, xs)[0], self.run(5, xs=xs)[0], 5)<=self.tol
         except Exception: return False # a model that stops there can't be mixed there
 
 # %% ../nbs/05_proof.ipynb #5bf91b90
@@ -371,6 +386,7 @@ def _masked_leaf(self, i, j):
     new = torch.where(late.view(1, -1, *[1]*(x.ndim-2)), other, x)
     changed = []
     for hidden in (0,1):
+        if changed==[None]: return None
         mask = torch.where(late, torch.full_like(m, hidden), torch.full_like(m, 1-hidden))
         ps = [self.run(7, xs=[mask if k==i else t if k==j else o for k,o in enumerate(self.xs)])[0] for t in (x,new)]
         pairs = [(a.double(),b.double()) for a,b in zip(*ps) if is_float(a) and a.shape==b.shape]
@@ -379,17 +395,16 @@ def _masked_leaf(self, i, j):
 
 def _find_masks(self):
     "Padding masks among the inputs: index of the leaf, and the value that hides"
-    res = {}
+    res,binary = {},{i for i in self.parts if is_binary(self.xs[i])}
     for i in self.parts:
         m = self.xs[i]
-        if m.ndim!=2 or m.shape[1]<2 or not is_binary(m): continue
-        for j in self.parts:
-            x = self.xs[j]
-            fits = j!=i and x.shape[:2]==m.shape and (is_index(x) and x.ndim==2 or is_float(x) and x.ndim>2)
-            if not fits or res.get(i) is not None: continue
-            try: hidden = self._masked_leaf(i, j)
+        if m.ndim!=2 or m.shape[1]<2 or i not in binary: continue
+        fits = [j for j in self.parts if j!=i and (x:=self.xs[j]).shape[:2]==m.shape and (is_index(x) and x.ndim==2 or is_float(x) and x.ndim>2)]
+        for j in [j for j in fits if j not in binary] or fits:
+            if i in res: break
+            try: found = self._masked_leaf(i, j)
             except Exception: continue # the model does not take such a mask, so this is none
-            if hidden is not None: res[i] = hidden
+            if found is not None: res[i] = found
     return res
 
 Proof._masked_leaf,Proof._find_masks = _masked_leaf,_find_masks
