@@ -6,6 +6,7 @@ Every sample `i` has a partner `perm[i]` in its batch and keeps a share `lam[i]`
 
 Modules:
 
+- `fastmix.chance`: Run a model with the mean of every random draw in place of the draw
 - `fastmix.compare`: Train with each mix over several seeds, and see which differences are more than noise
 - `fastmix.comparison`: Means, pairs, intervals and curves of finished runs
 - `fastmix.draw`: What is random in a mix: who meets whom, how much each keeps, and where the box goes
@@ -21,8 +22,10 @@ Modules:
 - `fastmix.pictures`: What `show_mixed_batch` draws: samples as people read them, and what was made of them
 - `fastmix.places`: Find and check the layers at whose output a model can be mixed
 - `fastmix.proof`: Run a model on a few rows, with chance switched off and its state put back, and see whether mixing at a place mixes its predictions
+- `fastmix.rows`: Choose a few samples of a batch that differ, and find out what masks them
 - `fastmix.settings`: Check what a user sets, and print it
 - `fastmix.show`: What a mixer makes of your own data, before and after training on it
-- `fastmix.stack`: `stack_x=True` hands both samples and their share to the model; `StackedModel` makes a model that takes them"""
+- `fastmix.stack`: `stack_x=True` hands both samples and their share to the model; `StackedModel` makes a model that takes them
+- `fastmix.state`: Keep all that a forward pass may change in a model, and put it back to the last bit"""
 
 __version__ = "0.1.0"

@@ -18,7 +18,8 @@ from fastai.torch_core import num_distrib, rank_distrib
 from .hooks import unwrap
 from .nested import has_samples, is_float, is_index, kind_of, leaves, named_leaves, rebuild
 from .places import goes_round, index_place, input_name, why_no_index_place
-from .proof import Proof, is_binary
+from .proof import Proof
+from .rows import is_binary
 
 # %% ../nbs/08_fits.ipynb #313c2434
 def _seed(generator): return torch.randint(2**48, (), device=getattr(generator, 'device', None), generator=generator).item()
