@@ -13,6 +13,7 @@ __all__ = ['Parts', 'rank_generator', 'cpu_generator', 'input_parts', 'loss_read
 import torch, warnings
 from collections import namedtuple
 from torch import nn
+from fastcore.basics import patch
 from fastai.callback.rnn import RNNCallback
 from fastai.torch_core import num_distrib, rank_distrib
 from .hooks import unwrap
@@ -56,6 +57,7 @@ def _check_inputs(inputs, xb, named):
         if isinstance(o, str) and not any(o in path for path,_ in named):
             raise ValueError(f"Expected inputs as keys of a dict in the batch, but {o!r} is none of {sorted({k for p,_ in named for k in p[1:]})}")
 
+# %% ../nbs/08_fits.ipynb #2dbe0fa8
 def input_parts(
     xb:tuple, # The model's inputs
     n:int, # Batch size
@@ -71,7 +73,9 @@ def input_parts(
     res,hint = Parts([], [], set()),f"name the inputs to mix, as in {who}(inputs=0)"
     for i,(path,x) in enumerate(named):
         if not isinstance(x, torch.Tensor) or not x.ndim or not x.numel(): continue
-        if not _is_chosen(inputs, path): res.own.add(i); continue
+        if not _is_chosen(inputs, path):
+            res.own.add(i)
+            continue
         given = f"{input_name(xb, i)} is {kind_of(x)}"
         if len(x)!=n: raise ValueError(f"Expected {n} samples in the first dimension of every input, but {given}: {hint}")
         if x.dtype is torch.uint8 or is_index(x) and x.ndim>3:
@@ -84,10 +88,10 @@ def input_parts(
         f"Expected floating point inputs, but {input_name(xb, res.inside[0])} is {kind_of(named[res.inside[0]][1])}: use MixUp for indices, or {hint}")
     return res
 
-# %% ../nbs/08_fits.ipynb #a21b20ea
+# %% ../nbs/08_fits.ipynb #e5b15b3b
 def _may_be_mask(xs, i):
-    x = xs[i]
-    return x.ndim==2 and x.shape[1]>1 and is_binary(x) and any(o.ndim>1 and o.shape[:2]==x.shape for j,o in enumerate(xs) if j!=i and isinstance(o, torch.Tensor))
+    x,others = xs[i],[o for j,o in enumerate(xs) if j!=i and isinstance(o, torch.Tensor)]
+    return x.ndim==2 and x.shape[1]>1 and is_binary(x) and any(o.ndim>1 and o.shape[:2]==x.shape for o in others)
 
 def loss_reads(
     learn, # A `Learner`, or what stands in for one
@@ -124,40 +128,44 @@ class Fit:
             warnings.warn(message)
             self.said.add(key)
 
-    def needs_trial(self, xb, n, parts):
-        "Is there an input that is not simply mixed as it is?"
-        xs = leaves(xb)
-        return any(isinstance(o, torch.Tensor) and has_samples(o, n) and (not is_float(o) or _may_be_mask(xs, i)) for i,o in enumerate(xs))
+# %% ../nbs/08_fits.ipynb #d2551bb3
+@patch
+def needs_trial(self:Fit, xb, n, parts):
+    "Is there an input that is not simply mixed as it is?"
+    xs = leaves(xb)
+    return any(isinstance(o, torch.Tensor) and has_samples(o, n) and (not is_float(o) or _may_be_mask(xs, i)) for i,o in enumerate(xs))
 
-    def try_model(self, learn, xb, n, parts, find):
-        "Try the model of `learn` on a few rows, and let `find(proof)` look for places"
-        model = learn.model
-        if model is None: return # as when a batch is only looked at
-        if isinstance(model, nn.DataParallel) and len(model.device_ids)>1: raise ValueError(
-            "Expected a model on one device of each process, but got DataParallel, which splits a batch between devices after its partners "
-            "are drawn: use DistributedDataParallel, as learn.distrib_ctx() does")
-        with Proof(unwrap(model), xb, n, parts.own, loss_reads(learn, n)) as proof:
-            self.masks = proof.masks
-            find(proof)
-        if proof.same: self.say('same', "All rows of the first batch have the same predictions, so it could not be tried whether they follow "
-            "what is mixed inside the model")
-        if proof.stateful: self.say('state', "The model keeps a state from one batch to the next, and in it a sample keeps what it has of earlier "
-            "batches, whoever its partner is")
-        for i in proof.alike-{*parts.direct}: self.say(i, f"{input_name(xb, i)} is the same for all samples of the first batch, so it could "
-            "not be tried whether it is mixed with the others; name the inputs= to mix, to have it stay the sample's own")
+@patch
+def try_model(self:Fit, learn, xb, n, parts, find):
+    "Try the model of `learn` on a few rows, and let `find(proof)` look for places"
+    model = learn.model
+    if model is None: return # as when a batch is only looked at
+    if isinstance(model, nn.DataParallel) and len(model.device_ids)>1: raise ValueError(
+        "Expected a model on one device of each process, but got DataParallel, which splits a batch between devices after its partners "
+        "are drawn: use DistributedDataParallel, as learn.distrib_ctx() does")
+    with Proof(unwrap(model), xb, n, parts.own, loss_reads(learn, n)) as proof:
+        self.masks = proof.masks
+        find(proof)
+    if proof.same: self.say('same', "All rows of the first batch have the same predictions, so it could not be tried whether they follow "
+        "what is mixed inside the model")
+    if proof.stateful: self.say('state', "The model keeps a state from one batch to the next, and in it a sample keeps what it has of earlier "
+        "batches, whoever its partner is")
+    for i in proof.alike-{*parts.direct}: self.say(i, f"{input_name(xb, i)} is the same for all samples of the first batch, so it could "
+        "not be tried whether it is mixed with the others; name the inputs= to mix, to have it stay the sample's own")
 
-    def find_index_place(self, proof, parts):
-        "Where indices are mixed inside the model, while what can be is mixed at the input; raises if predictions do not follow"
-        swap = [i for i in parts.direct if i not in proof.masks]
-        carried = [i for i in parts.inside if i not in proof.masks]
-        ways = "mix elsewhere, with stack_x=True, ManifoldMixUp(layers=...) or a MixHere in the model, or name the inputs= to mix"
-        if not carried:
-            if proof.ratio(proof.run(7, swap=swap)[0], proof.pred)<=proof.tol: return
-            i = goes_round(proof, swap)
-            raise ValueError(f"Expected predictions that follow the mixed inputs, but {'something' if i is None else input_name(proof.xb, i)} "
-                f"goes round{'' if i is None else f' ({kind_of(leaves(proof.xb)[i])})'}, and stays the sample's own: {ways}")
-        place = index_place(proof, swap)
-        if place is None: raise ValueError(f"Expected a place in the model where {' and '.join(input_name(proof.xb, i) for i in carried)} "
-            f"can be mixed, behind embeddings or later, but at none do the predictions follow{why_no_index_place(proof, swap)}: {ways}")
-        self.index = len(self.hooks.places)
-        self.hooks.places.append(place)
+@patch
+def find_index_place(self:Fit, proof, parts):
+    "Where indices are mixed inside the model, while what can be is mixed at the input; raises if predictions do not follow"
+    swap = [i for i in parts.direct if i not in proof.masks]
+    carried = [i for i in parts.inside if i not in proof.masks]
+    ways = "mix elsewhere, with stack_x=True, ManifoldMixUp(layers=...) or a MixHere in the model, or name the inputs= to mix"
+    if not carried:
+        if proof.ratio(proof.run(7, swap=swap)[0], proof.pred)<=proof.tol: return
+        i = goes_round(proof, swap)
+        raise ValueError(f"Expected predictions that follow the mixed inputs, but {'something' if i is None else input_name(proof.xb, i)} "
+            f"goes round{'' if i is None else f' ({kind_of(leaves(proof.xb)[i])})'}, and stays the sample's own: {ways}")
+    place = index_place(proof, swap)
+    if place is None: raise ValueError(f"Expected a place in the model where {' and '.join(input_name(proof.xb, i) for i in carried)} "
+        f"can be mixed, behind embeddings or later, but at none do the predictions follow{why_no_index_place(proof, swap)}: {ways}")
+    self.index = len(self.hooks.places)
+    self.hooks.places.append(place)

@@ -125,7 +125,7 @@ class PlaceHooks:
     def _mix(self, x): return mixup_batch(x, lam=self.lam, perm=self.perm)[0]
     def __reduce__(self): return PlaceHooks,() # in a copy of the model, hooks that do nothing
 
-# %% ../nbs/04_hooks.ipynb #47ee164f
+# %% ../nbs/04_hooks.ipynb #dc4aaf8b
 def at_fit_exit(
     learn, # A `Learner` whose `fit` is running
     f # Called without arguments, once, when that fit is left

@@ -9,8 +9,7 @@ Docs: https://fastmix.github.io/fastmix/loop.html.md"""
 # %% auto #0
 __all__ = ['PlainLoop']
 
-# %% ../nbs/17_loop.ipynb #7ddcc8ce
-from types import SimpleNamespace
+# %% ../nbs/17_loop.ipynb #e6a7dd7e
 from torch import nn
 from .mixed import MixedBatch
 from .mixer import Mixer

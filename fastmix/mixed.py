@@ -10,9 +10,10 @@ Docs: https://fastmix.github.io/fastmix/mixed.html.md"""
 __all__ = ['lies_over', 'check_mask', 'plan_target', 'plan_targets', 'target_types', 'check_boxes', 'doubts', 'MixedBatch',
            'union_mask', 'n_lams']
 
-# %% ../nbs/07_mixed.ipynb #f21e6ba0
-import sys, torch
+# %% ../nbs/07_mixed.ipynb #c5821796
+import sys
 from torch import Tensor
+from fastcore.basics import patch
 from .hooks import PlaceHooks
 from .loss import MixUpLoss, dense_loss, is_known, name_of
 from .mix import mix_targets, take
@@ -27,6 +28,7 @@ def lies_over(
     D = len(size)
     return 1<=D<=3 and y.ndim>D and tuple(y.shape[-D:])==tuple(size)
 
+# %% ../nbs/07_mixed.ipynb #571f4c1b
 def check_mask(
     y, # A target, `(B,...)`
     size # Sizes of the dimensions that are cut
@@ -37,6 +39,7 @@ def check_mask(
         f"Expected masks with the sizes {tuple(size)} of the input to paste with it, but got {kind_of(y)}: resize them, or use MixUp; "
         "if they are no masks, say masks=()")
 
+# %% ../nbs/07_mixed.ipynb #7d498030
 def plan_target(
     y, # A target
     n:int, # Batch size
@@ -53,6 +56,7 @@ def plan_target(
     if several: raise ValueError("Expected one target for stack_y=False, but got several: their losses are mixed, with stack_y=None or True")
     return 'interpolate' if is_float(y) else 'one_hot'
 
+# %% ../nbs/07_mixed.ipynb #a65c521c
 def plan_targets(
     ys, # Targets
     n:int, # Batch size
@@ -63,7 +67,7 @@ def plan_targets(
     several = sum(y is not None for y in ys)>1
     return [plan_target(y, n, stack_y, k in masks, several) for k,y in enumerate(ys)]
 
-# %% ../nbs/07_mixed.ipynb #b7736010
+# %% ../nbs/07_mixed.ipynb #e9f5905b
 def _vision(*names): return tuple(o for k in names if (o := getattr(sys.modules.get('fastai.vision.core'), k, None)) is not None)
 
 def _flat_types(o): return [t for v in o.values() for q in v for t in _flat_types(q)] if isinstance(o, dict) else [o]
@@ -76,13 +80,14 @@ def target_types(
     types = _flat_types(getattr(getattr(dls, 'train', None), '_types', {}))
     return types[getattr(dls, 'n_inp', 1):] + [type(y) for y in leaves(learn.yb)]
 
+# %% ../nbs/07_mixed.ipynb #598515ff
 def check_boxes(learn):
     "Raise TypeError if there are boxes of objects among the targets"
     bad = [t for t in target_types(learn) if isinstance(t, type) and issubclass(t, _vision('TensorBBox','LabeledBBox'))]
     if bad: raise TypeError(f"Expected targets that can be mixed, but got {bad[0].__name__}: the mean of two boxes is a box around "
         "nothing. Train object detection without a mixer, or mix within your model (stack_x=True) and its loss")
 
-# %% ../nbs/07_mixed.ipynb #c797ffcb
+# %% ../nbs/07_mixed.ipynb #37aa7a4d
 def doubts(
     y:Tensor, # A floating point target that is to be interpolated
     pred, # What the model predicts
@@ -100,7 +105,7 @@ def doubts(
         return "the share of pasted pixels says little about a quantity: use MixUp, or stack_y=True, which mixes both losses"
     return ''
 
-# %% ../nbs/07_mixed.ipynb #7eed7431
+# %% ../nbs/07_mixed.ipynb #31412d0c
 class MixedBatch:
     "A batch as it will be trained on. A mixer fills it in"
     place,layer,boxes,mixes_output,away,plans,model = -1,'input',None,False,False,(),None
@@ -130,52 +135,61 @@ class MixedBatch:
         "Is anything mixed inside the model?"
         return self.place>=0
 
-    def mix_targets(self, mix_mask):
-        "Set the own and the partners' targets; where a target is mixed already they are the same"
-        own,partners = zip(*[self._mix_target(y, p, mix_mask) for y,p in zip(leaves(self.yb),self.plans)]) if self.plans else ((),())
-        self.yb,self.yb1 = rebuild(self.yb, own),rebuild(self.yb, partners)
+# %% ../nbs/07_mixed.ipynb #74f715bc
+@patch
+def mix_targets(self:MixedBatch, mix_mask):
+    "Set the own and the partners' targets; where a target is mixed already they are the same"
+    own,partners = zip(*[self._mix_target(y, p, mix_mask) for y,p in zip(leaves(self.yb),self.plans)]) if self.plans else ((),())
+    self.yb,self.yb1 = rebuild(self.yb, own),rebuild(self.yb, partners)
 
-    def _mix_target(self, y, plan, mix_mask):
-        if plan in ('pair','one_hot'): return y,take(y, self.perm)
-        res = y if plan=='keep' else mix_mask(y) if plan=='paste' else mix_targets(y, take(y, self.perm), self.lam)
-        return res,res
+@patch
+def _mix_target(self:MixedBatch, y, plan, mix_mask):
+    if plan in ('pair','one_hot'): return y,take(y, self.perm)
+    res = y if plan=='keep' else mix_mask(y) if plan=='paste' else mix_targets(y, take(y, self.perm), self.lam)
+    return res,res
 
-    def mix_outputs(self, pred):
-        "`pred`, mixed where the mix is one of predictions"
-        if not self.mixes_output: return pred
-        ts = leaves(pred)
-        if not any(has_samples(o, self.n) and is_float(o) for o in ts): raise ValueError(
-            f"Expected floating point predictions for {self.n} samples, but got {', '.join(map(kind_of, ts))}")
-        return rebuild(pred, [mix_targets(o, take(o, self.perm), self.lam) if has_samples(o, self.n) and is_float(o) else o for o in ts])
+@patch
+def mix_outputs(self:MixedBatch, pred):
+    "`pred`, mixed where the mix is one of predictions"
+    if not self.mixes_output: return pred
+    ts = leaves(pred)
+    if not any(has_samples(o, self.n) and is_float(o) for o in ts): raise ValueError(
+        f"Expected floating point predictions for {self.n} samples, but got {', '.join(map(kind_of, ts))}")
+    return rebuild(pred, [mix_targets(o, take(o, self.perm), self.lam) if has_samples(o, self.n) and is_float(o) else o for o in ts])
 
-    def predict(self, model=None, xb=None):
-        "What `model` (by default the one of its `PlainLoop`) predicts for the mixed batch, or for `xb` if its inputs were changed since"
-        model = self.model if model is None else model
-        if self.inside: self.hooks.start(self.place, self.n, self.perm, self.lam)
-        pred = model(*(self.xb if xb is None else xb))
-        if self.inside: self.hooks.in_backward(pred)
-        return self.mix_outputs(pred)
+# %% ../nbs/07_mixed.ipynb #a18a7391
+@patch
+def predict(self:MixedBatch, model=None, xb=None):
+    "What `model` (by default the one of its `PlainLoop`) predicts for the mixed batch, or for `xb` if its inputs were changed since"
+    model = self.model if model is None else model
+    if self.inside: self.hooks.start(self.place, self.n, self.perm, self.lam)
+    pred = model(*(self.xb if xb is None else xb))
+    if self.inside: self.hooks.in_backward(pred)
+    return self.mix_outputs(pred)
 
-    def loss(self, pred, loss_func=None):
-        "The loss of predictions for this batch"
-        f = self.loss_func if loss_func is None else loss_func
-        if not self.paired: return f(pred, *self.yb)
-        if 'one_hot' in self.plans: return self._dense(f, pred)
-        f = f if isinstance(f, MixUpLoss) else MixUpLoss(f)
-        return f(pred, *self.yb, yb1=self.yb1, lam=self.lam)
+@patch
+def loss(self:MixedBatch, pred, loss_func=None):
+    "The loss of predictions for this batch"
+    f = self.loss_func if loss_func is None else loss_func
+    if not self.paired: return f(pred, *self.yb)
+    if 'one_hot' in self.plans: return self._dense(f, pred)
+    f = f if isinstance(f, MixUpLoss) else MixUpLoss(f)
+    return f(pred, *self.yb, yb1=self.yb1, lam=self.lam)
 
-    def _dense(self, f, pred):
-        f,y = f.loss_func if isinstance(f, MixUpLoss) else f,leaves(self.yb)[0]
-        try: return dense_loss(f, pred, *self.yb, *self.yb1, self.lam)
-        except (AssertionError,IndexError,RuntimeError,TypeError,ValueError) as e: raise ValueError(
-            f"Expected a loss that takes floating point targets for stack_y=False with {y.dtype} targets, but {name_of(f)} does not: {e}") from e
+@patch
+def _dense(self:MixedBatch, f, pred):
+    f,y = f.loss_func if isinstance(f, MixUpLoss) else f,leaves(self.yb)[0]
+    try: return dense_loss(f, pred, *self.yb, *self.yb1, self.lam)
+    except (AssertionError,IndexError,RuntimeError,TypeError,ValueError) as e: raise ValueError(
+        f"Expected a loss that takes floating point targets for stack_y=False with {y.dtype} targets, but {name_of(f)} does not: {e}") from e
 
-    def unmix(self):
-        "Be the plain batch again"
-        self.xb,self.yb = self.plain
-        self.yb1,self.plans,self.place,self.perm,self.lam,self.boxes = self.yb,(),-1,None,None,None
+@patch
+def unmix(self:MixedBatch):
+    "Be the plain batch again"
+    self.xb,self.yb = self.plain
+    self.yb1,self.plans,self.place,self.perm,self.lam,self.boxes = self.yb,(),-1,None,None,None
 
-# %% ../nbs/07_mixed.ipynb #e3ce503c
+# %% ../nbs/07_mixed.ipynb #e644781f
 def union_mask(
     m:Tensor, # `(B,T)`, Boolean or 0 and 1
     b:MixedBatch, # With its draws
@@ -188,7 +202,7 @@ def union_mask(
     if at_input: both = m1.where(lam==0, both)
     return m.where(lam==1, both)
 
-# %% ../nbs/07_mixed.ipynb #fc3d252f
+# %% ../nbs/07_mixed.ipynb #54a77b89
 def n_lams(
     b:MixedBatch, # With its `plans`
     per_sample=None, # As `Mixer` has it

@@ -54,6 +54,7 @@ def kind_of(
     "What `x` is, in a message"
     return f'{x.dtype} of shape {tuple(x.shape)}' if hasattr(x, 'dtype') and hasattr(x, 'shape') else type(x).__name__
 
+# %% ../nbs/03_nested.ipynb #57eb5e9c
 def has_samples(
     x, # A leaf of the inputs or targets
     n:int # Batch size
@@ -61,6 +62,7 @@ def has_samples(
     "Does `x` have a first dimension with one entry for each sample?"
     return isinstance(x, Tensor) and x.ndim>0 and len(x)==n
 
+# %% ../nbs/03_nested.ipynb #50507b36
 def n_samples(
     xb:tuple, # The model's inputs
     yb:tuple # The targets
@@ -68,12 +70,14 @@ def n_samples(
     "Batch size: the length of the first target that is itself a Tensor, else of the first Tensor in the inputs or targets"
     return next((len(o) for o in (*yb, *leaves(xb), *leaves(yb)) if isinstance(o, Tensor) and o.ndim), 0)
 
+# %% ../nbs/03_nested.ipynb #7c6e6dfa
 def is_float(
     x # A leaf of the inputs or targets
 )->bool:
     "Is `x` a Tensor that can be interpolated?"
     return isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())
 
+# %% ../nbs/03_nested.ipynb #547d3fc8
 def is_index(
     x # A leaf of the inputs
 )->bool:

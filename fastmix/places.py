@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 from fastcore.basics import listify
 from .hooks import BatchDim, Place
-from .nested import is_index, leaves, named_leaves
+from .nested import named_leaves
 from .proof import Proof
 
 # %% ../nbs/08_places.ipynb #ac1f9386
@@ -118,13 +118,15 @@ def index_place(
     names = {m:k for k,m in proof.model.named_modules()}
     found = _search(proof, names, 1., 1, swap)
     return found[0] if found else None
+
+# %% ../nbs/08_places.ipynb #a3382fe4
 def why_no_index_place(proof, swap=()):
     "Why predictions do not follow a swap behind the innermost embeddings"
     levels = _levels(proof)
     why = why_not(proof, levels[0], swap) if levels else ''
     return f" (behind the embeddings, {why})" if why else ''
 
-# %% ../nbs/08_places.ipynb #fca4ace4
+# %% ../nbs/08_places.ipynb #3f886315
 def _is_layer(m): return any(p.ndim>1 for p in m.parameters())
 
 def _layers_before(proof):
@@ -135,6 +137,7 @@ def _layers_before(proof):
 
 def _evenly(o, most): return [o[i] for i in torch.linspace(0, len(o)-1, min(most, len(o))).round().int().tolist()]
 
+# %% ../nbs/08_places.ipynb #c7b5cb40
 def _search(proof, names, part, enough, swap=(), most=6, budget=26):
     "Places in the first `part` of the model, level by level from the outermost, until there are `enough`"
     layers = _layers_before(proof)
@@ -157,6 +160,7 @@ def holds_named(proof, modules, name):
     "A place that a user chose, with padding masks as they are or else united"
     return proof.masks and proof.holds(modules, (), name, masked=True) or proof.holds(modules, (), name)
 
+# %% ../nbs/08_places.ipynb #496330a6
 def default_places(
     proof:Proof, # Within its context
     most:int=4 # At most so many places
@@ -167,6 +171,7 @@ def default_places(
     if marked: return _marked(proof, marked, names)
     return _evenly(_search(proof, names, 2/3, 2) or _search(proof, names, 1., 1, budget=30), most)
 
+# %% ../nbs/08_places.ipynb #965206a7
 def _marked(proof, marked, names):
     alone = [holds_named(proof, (m,), names[m]) for m in marked]
     if all(alone): return alone

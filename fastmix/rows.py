@@ -31,14 +31,17 @@ def pick_rows(
         if not new.any(): new = torch.cat([(t!=t[:1]).cpu() for t in ts], 1)
     return (rows*k)[:k]
 
+# %% ../nbs/07_rows.ipynb #77d7bc28
 def is_binary(x):
     "Does `x` hold nothing but 0 and 1, or True and False?"
     return x.numel()>0 and (x.dtype is torch.bool or bool(((x==0)|(x==1)).all()))
 
+# %% ../nbs/07_rows.ipynb #db549b2d
 def alike(x):
     "Are all rows of `x` the same?"
     return len(x)>1 and bool((x==x[:1]).all())
 
+# %% ../nbs/07_rows.ipynb #d2197eb4
 def vary(
     x, # A leaf of the rows in a trial
     copies # How often each row was there before
@@ -54,7 +57,7 @@ def vary(
     if is_binary(x) and bool(x.any()): return x.masked_fill(at, 0)
     if x.device.type=='cpu': return torch.where(at, (x-1).abs(), x) # elsewhere an index that an embedding does not have ends the process
 
-# %% ../nbs/07_rows.ipynb #7e0c534a
+# %% ../nbs/07_rows.ipynb #7da5a514
 _cycles = {7:[3,5,6,1,0,2,4], 5:[3,2,4,1,0]} # one cycle over all rows, which no rotation or reversal of rows commutes with
 
 def trial_perm(
@@ -64,7 +67,7 @@ def trial_perm(
     "The partner of each row in a trial"
     return torch.tensor(_cycles[n], device=device)
 
-# %% ../nbs/07_rows.ipynb #c7dd4f57
+# %% ../nbs/07_rows.ipynb #59b95a14
 def masked_leaf(proof, i, j):
     "The value, 0 or 1, with which leaf `i` hides entries of leaf `j`; None if it does not"
     m,x = proof.xs[i],proof.xs[j]

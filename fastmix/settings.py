@@ -25,6 +25,7 @@ def check_ours(o):
     "Raise TypeError if `o` is one of fastai's own mixers"
     if isinstance(o, MixHandler): raise TypeError(f"Expected a mixer of fastmix, but got fastai's {o}: {after_fastai}")
 
+# %% ../nbs/09_settings.ipynb #ad739bd6
 def check_share(name, v):
     "`v` as a float, or ValueError unless it is a number in [0, 1]"
     try: ok = not isinstance(v, bool) and 0<=float(v)<=1
@@ -32,11 +33,13 @@ def check_share(name, v):
     if not ok: raise ValueError(f"Expected {name} as a number in [0, 1], but got {v!r}")
     return float(v)
 
+# %% ../nbs/09_settings.ipynb #b2be5193
 def check_flag(name, v, *more):
     "Raise TypeError unless `v` is True, False or one of `more`"
     if not any(v is o for o in (True,False,*more)): raise TypeError(
         f"Expected {name} as True{', False or None' if more else ' or False'}, but got {v!r}")
 
+# %% ../nbs/09_settings.ipynb #3b29dd9d
 def check_names(cls, kwargs):
     "Raise TypeError for a setting that `cls` does not have"
     known = [k for k in inspect.signature(cls).parameters if k!='kwargs']
@@ -45,6 +48,7 @@ def check_names(cls, kwargs):
         near = get_close_matches(k, known, 1)
         raise TypeError(f"{cls.__name__} has no setting {k!r}" + (f": did you mean {near[0]}?" if near else f", but {', '.join(known)}"))
 
+# %% ../nbs/09_settings.ipynb #c00a95db
 def short_repr(v):
     "What a `repr` prints for a setting: one line, the same in every run"
     if type(v) in (list,tuple): return type(v)(map(short_repr, v))
@@ -54,6 +58,7 @@ def short_repr(v):
     else: res = re.sub(r' at 0x\w+', '', repr(v))
     return PrettyString(res)
 
+# %% ../nbs/09_settings.ipynb #76d67ec4
 def check_masks(masks):
     "`masks` as a tuple of indices, or None"
     res = masks if masks is None else (masks,) if isinstance(masks, int) else tuple(masks)
@@ -61,6 +66,7 @@ def check_masks(masks):
         raise TypeError(f"Expected masks as indices of targets, but got {masks!r}")
     return res
 
+# %% ../nbs/09_settings.ipynb #6c71e950
 def check_stacked(
     model, # Any model, or None
     n:int # How many inputs it takes in validation
@@ -71,6 +77,7 @@ def check_stacked(
     except TypeError as e: raise TypeError(f"Expected a model that takes {2*n+1} inputs for stack_x=True (its own, the partners' and lam), but "
         f"{type(model).__name__} does not: {e}. StackedModel(encoder, head) makes one; without stack_x the mixer mixes by itself") from e
 
+# %% ../nbs/09_settings.ipynb #d5c15732
 def check_schedule(alpha):
     "Raise unless `alpha` is a number of 0 or more, or a function of `pct_train` that returns one"
     if not callable(alpha): return check_alpha(alpha)

@@ -73,7 +73,7 @@ class State:
         "Put everything back"
         self._back(1)
 
-# %% ../nbs/06_state.ipynb #5b83746f
+# %% ../nbs/06_state.ipynb #3e97ae67
 def _noise_for(p):
     "Values for a constant parameter with which data flow through it"
     if p.ndim>1: return torch.randn_like(p)/max(1, p[0].numel())**.5
