@@ -7,6 +7,7 @@ import os, random, pytest, torch, torch.nn.functional as F
 from collections import Counter, namedtuple
 from copy import deepcopy
 from functools import partial
+from itertools import count, islice
 from types import SimpleNamespace
 from torch import nn
 from torch.utils._pytree import tree_map
@@ -31,7 +32,9 @@ class Layer(nn.Module):
 
 class Skip(nn.Module):
     "A layer that is passed by"
-    def __init__(self, s, inner=Layer): super().__init__(); self.inner = inner(s)
+    def __init__(self, s, inner=Layer):
+        super().__init__()
+        self.inner = inner(s)
     def forward(self, h, m=None): return h+self.inner(h, m)
 
 class Cat(nn.Module):
@@ -278,14 +281,16 @@ def right_masked(s, b):
 
 KINDS = 'vector','floats','tokens','masked','dict','table','towers'
 AFFINE = Layer,Skip,Tied,Flat,Stacked,SeqFirst,Tupled,Named,InPlace,Cat,Sorted
-BENT = *AFFINE,Steps,Recurrent,Attend,Normed
+BENDS = Steps,Recurrent,Attend,Normed
+BENT = *AFFINE,*BENDS
+def part_of(p): return p.keywords['inner'] if isinstance(p, partial) else p
 
 def blank(seed):
     "A model with nothing particular about it"
     rng = random.Random(seed)
     affine,kind = rng.random()<.4,rng.choice(KINDS)
     return SimpleNamespace(rng=rng, kind=kind, affine=affine, act=nn.Identity if affine else rng.choice((nn.ReLU,nn.Tanh)), first=None, sort=False, long=False,
-        aux=False, zero=False, cont=rng.random()<.5, T=rng.choice((3,5,7,8)), pool=rng.choice(('mean','mean','last')), polarity=rng.choice([*MASKS]), data='random',
+        aux=False, zero=False, cont=rng.random()<.5, T=rng.choice((3,5,7,8)), pool=rng.choice(('mean','mean','last')), polarity=rng.choice([*MASKS]), data='random', focus=None,
         parts=[Layer,*rng.choices(AFFINE if affine else BENT, k=rng.choice((0,1,2)))])
 
 def finish(s):
@@ -295,7 +300,7 @@ def finish(s):
     if s.first is None: s.first = firsts.get(s.kind) or s.rng.choice(words)
     if s.kind not in ('masked','dict'): s.polarity = None
     if s.polarity: s.affine,s.pool = False,'mean'
-    if any(p in (Steps,Recurrent,Attend,Normed) for p in s.parts): s.affine = False
+    if any(part_of(p) in BENDS for p in s.parts): s.affine = False
     return s
 
 def inputs(s, n):
@@ -319,22 +324,23 @@ def ordered(s, xb):
     return tuple(torch.cat([x[:N][o],x[N:]]) for x in xb)
 
 def data(s):
-    "Four batches"
-    xb = inputs(s, 4*N)
+    "Three batches"
+    xb = inputs(s, 3*N)
     if s.kind in ('floats','tokens') and s.sort: # rows of different lengths
-        n = torch.randint(1, s.T+1, (4*N,1))
+        n = torch.randint(1, s.T+1, (3*N,1))
         keep = torch.arange(s.T)<n
         xb = (xb[0]*(keep if s.kind=='tokens' else keep[...,None]),)
     if s.data=='alike first': xb = tuple(map(alike, xb))
     if s.data=='sorted first': xb = ordered(s, xb)
-    return cut(N, *xb, torch.randint(0, K, (4*N,)))
+    return cut(N, *xb, torch.randint(0, K, (3*N,)))
 
 def sequences(s): s.kind = s.rng.choice(('floats','tokens'))
 def has(part, **kw):
     "A model with the part `part`"
     def f(s):
         sequences(s)
-        s.parts.insert(s.rng.randrange(len(s.parts)+1), part)
+        s.focus = s.rng.randrange(len(s.parts)+1)
+        s.parts.insert(s.focus, part)
         for k,v in kw.items(): setattr(s, k, v)
     return f
 def kind(k, first=None, **kw):
@@ -342,7 +348,7 @@ def kind(k, first=None, **kw):
         s.kind,s.first = k,first
         for i,v in kw.items(): setattr(s, i, v)
     return f
-def skip_over(part): return lambda s: Skip(s, part)
+def skip_over(part): return partial(Skip, inner=part)
 def bent(s): s.affine,s.act = False,s.rng.choice((nn.ReLU,nn.Tanh))
 def both(*fs):
     def f(s):
@@ -401,7 +407,7 @@ FEATURES = {
     'a layer that runs in every other batch': has(Dropped),
 }
 
-def aux_loss(o, y): return F.cross_entropy(o[0], y)+.4*F.cross_entropy(o[1], y)
+def aux_loss(o, y): return F.cross_entropy(o[0], y)+.4*F.cross_entropy(o[1], y) if isinstance(o, tuple) else F.cross_entropy(o, y)
 def fill_head(s):
     "Training fills a head that was zero at first"
     def late(model, i):
@@ -424,17 +430,40 @@ def mixers(s):
     "Name, mixer, and what is right"
     swap,right = partial(oracle.with_lam, value=0.),partial(right_masked, s) if s.polarity else oracle.swapped
     layers = [k for k,_ in Net(again(s)).named_modules() if k and k!='parts']
-    named = s.rng.sample(layers, min(2, len(layers)))
+    near_by = layers if s.focus is None else [k for k in layers if k.startswith(f'parts.{s.focus}')]
+    named = {s.rng.choice(near_by):0, s.rng.choice(near_by):0, s.rng.choice(layers):0}
     yield 'MixUp',swap(MixUp)(8.),right
     yield 'ManifoldMixUp',swap(ManifoldMixUp)(8., mix_input=False),right
     for k in named: yield f'ManifoldMixUp at {k}',swap(ManifoldMixUp)(8., layers=k, mix_input=False),right
     if not s.affine: return
+    first = next(iter(named))
     linear = lambda b: [at(b, b.plain)]
     yield 'MixUp, interpolated',MixUp(8.),linear
     yield 'ManifoldMixUp, interpolated',ManifoldMixUp(8., mix_input=False),linear
-    yield f'ManifoldMixUp at {named[0]}, interpolated',ManifoldMixUp(8., layers=named[0], mix_input=False),linear
+    yield f'ManifoldMixUp at {first}, interpolated',ManifoldMixUp(8., layers=first, mix_input=False),linear
 
-def describe(s): return f"model {s.seed}: {s.kind}, T={s.T}, {', '.join(getattr(p, '__name__', 'Skip') for p in s.parts)}"
+def describe(s):
+    parts = [f'Skip({part_of(p).__name__})' if isinstance(p, partial) else p.__name__ for p in s.parts]
+    return f"model {s.seed}: {s.kind}, T={s.T}, {', '.join(parts)}"
+
+def tells_rows_apart(s):
+    "Do the model's predictions follow the rows of its inputs, and differ between them? Then the swap has something to say of it"
+    torch.manual_seed(s.seed)
+    model,bs = Net(s),data(s)
+    if s.zero: fill_head(s)(model, 1)
+    perm = torch.arange(N).roll(1)
+    with torch.no_grad(): a,b = (deepcopy(model)(*deepcopy(x)) for x in (bs[-1][:-1],tree_map(lambda t: t[perm], bs[-1][:-1])))
+    assert near(b, rows(a, perm)), f'{describe(s)}: its rows are not independent'
+    return not near(a, rows(a, perm), .05)
+
+def models(feature):
+    "No end of models with `feature`"
+    for i in count(1000*[*FEATURES].index(feature)):
+        s = blank(i)
+        s.seed = s.rng.randrange(10**6)
+        FEATURES[feature](s)
+        s = finish(s)
+        if tells_rows_apart(again(s)): yield s
 
 @pytest.fixture(scope='module', autouse=True)
 def counted():
@@ -445,19 +474,19 @@ def counted():
 def test_a_model_with(feature):
     "Its predictions follow its labels, or the fit was refused or announced"
     bad,good = [],Counter()
-    for i in range(MANY):
-        s = blank(1000*[*FEATURES].index(feature)+i)
-        s.seed = s.rng.randrange(10**6)
-        FEATURES[feature](s)
-        s = finish(s)
+    for s in islice(models(feature), MANY):
         FOUND['models'] += 1
         for name,mixer,right in mixers(s):
             res = outcome(again(s), mixer, right)
             what,of = res.split(' ')[0],name.split(' at ')[0].split(',')[0]+(' at a named layer' if ' at ' in name else '')
             FOUND[f'{of}: {what}'] += 1
             good[of] += what=='right'
-            if what not in ('right','refused','warned','plain'): bad.append(f'{describe(s)}, {name}: {res}')
+            if what not in ('right','refused','warned'): bad.append(f'{describe(s)}, {name}: {res}')
     assert not bad, f'{len(bad)} fits of {MANY} models:\n'+'\n'.join(bad)
-    if feature in EASY: assert good['MixUp']>=MANY and good['ManifoldMixUp']>=MANY/2, good
 
-EASY = 'a skip around a layer','a layer called several times','a recurrent layer','a named tuple between layers','layers that write in place','a layer whose batch comes second'
+def test_most_of_these_models_are_mixed():
+    "A refusal is right where nothing else can be done, not as a rule"
+    if FOUND['models']<len(FEATURES)*MANY: pytest.skip('needs the tests above')
+    for k,least in (('MixUp',.7),('ManifoldMixUp',.7),('ManifoldMixUp at a named layer',.4)):
+        n = sum(v for o,v in FOUND.items() if o.startswith(f'{k}:'))
+        assert FOUND[f'{k}: right']>=least*n, f"{k}: {FOUND[f'{k}: right']} of {n} fits"
