@@ -60,11 +60,11 @@ def learner(model, batches, loss, *cbs, n_inp=1):
     dls.n_inp = n_inp
     return Learner(dls, model, loss_func=loss, opt_func=SGD, path=tempfile.gettempdir(), cbs=list(cbs))
 
-def watch(model, batches, loss, *cbs, n_inp=1, epochs=1, lr=0., late=None):
+def watch(model, batches, loss, *cbs, n_inp=1, epochs=1, lr=0., late=None, plain=None):
     """Train, at learning rate 0 so that `model` stays as it is, and return what was seen: `batches`, warnings as `warned`, the `error` that stopped it.
 
-    `late(model, i)` changes the model before batch `i`, as training would. `plain` is the model as it was before the fit."""
-    log = SimpleNamespace(batches=[], error=None, late=late, plain=deepcopy(model))
+    `late(model, i)` changes the model before batch `i`, as training would. `plain` is a model like it, for plain predictions; by default a copy."""
+    log = SimpleNamespace(batches=[], error=None, late=late, plain=deepcopy(model) if plain is None else plain)
     log.learn = learner(model, clone(batches), loss, Before(log), After(log), *cbs, n_inp=n_inp)
     with warnings.catch_warnings(record=True) as log.warned:
         warnings.simplefilter('always')
@@ -72,12 +72,14 @@ def watch(model, batches, loss, *cbs, n_inp=1, epochs=1, lr=0., late=None):
         except Exception as e: log.error = e
     return log
 
-def plain_preds(log):
-    "For each batch seen, what the model says of the plain inputs, in training mode"
-    model = deepcopy(log.plain).train()
+def with_plain(log):
+    "The batches seen, one by one, with what the model says of the plain inputs in training mode as `plain`, and that model as `model`"
+    model = log.plain.train()
     for i,b in enumerate(log.batches):
         if log.late: log.late(model, i)
-        with torch.no_grad(): b.model,b.plain = deepcopy(model),clone(model(*clone(b.x)))
+        b.model = model
+        with torch.no_grad(): b.plain = clone(model(*clone(b.x)))
+        yield b
 
 # Fits in which each sample becomes its partner, or stays what it is
 
@@ -144,8 +146,7 @@ def verdict(log, right=swapped, words=PLACES, tol=1e-3):
     no later than the first wrong batch; 'plain' if no batch was mixed; or what is wrong
 
     The loss is looked at where every lambda is 0 or the batch is plain: there it is the plain loss on one set of labels."""
-    plain_preds(log)
-    for k,b in enumerate(log.batches):
+    for k,b in enumerate(with_plain(log)):
         one_set = b.y1 if bool((b.lam==0).all()) else b.y if bool((b.lam==1).all()) else None
         wants = right(b) if b.mixed else [b.plain]
         if not any(near(b.pred, o, tol) for o in wants): why = 'the prediction is not that of the mixture that the labels name'
