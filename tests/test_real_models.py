@@ -78,14 +78,14 @@ def fastai_xresnet(m): return m.XResNet(m.ResBlock, 1, [1,1,1,1], n_out=K, stem_
 def fastai_xse(m): return m.XResNet(m.ResBlock, 1, [1,1,1,1], n_out=K, stem_szs=(8,8,64), widen=.25, sa=True, act_cls=nn.SiLU, reduction=4)
 def fastai_tabular(m): return m.TabularModel([(5,3),(7,4),(11,6)], 4, K, [16,16], ps=0., embed_p=0.)
 def fastai_text(m):
-    cfg = m.awd_lstm_clas_config | dict(emb_sz=16, n_hid=20, n_layers=2, output_p=0., hidden_p=0., input_p=0., embed_p=0., weight_p=0.)
+    cfg = m.awd_lstm_clas_config | dict(emb_sz=16, n_hid=20, n_layers=2, output_p=0., hidden_p=0., input_p=0., embed_p=0., weight_p=1e-9) # fastai's WeightDropout does not run with 0
     return m.get_text_classifier(m.AWD_LSTM, 40, K, seq_len=6, config=cfg, drop_mult=0.)
 
 ROWS = { # package, what makes the model, its inputs, and which mixers may refuse or announce it: they have no place that carries all
     'torchvision: ResNet':('torchvision.models', tv('resnet18'), images(), ()),
     'torchvision: MobileNet':('torchvision.models', tv('mobilenet_v3_small', dropout=0.), images(), ()),
     'torchvision: ShuffleNet':('torchvision.models', tv('shufflenet_v2_x0_5'), images(), ()),
-    'torchvision: SqueezeNet':('torchvision.models', tv('squeezenet1_1', dropout=0.), images(), ()),
+    'torchvision: MnasNet':('torchvision.models', tv('mnasnet0_5', dropout=0.), images(), ()),
     'torchvision: RegNet':('torchvision.models', tv('regnet_y_400mf'), images(), ()),
     'torchvision: EfficientNet':('torchvision.models', tv('efficientnet_b0', dropout=0., stochastic_depth_prob=0.), images(), ()),
     'torchvision: DenseNet':('torchvision.models', lambda m: m.DenseNet(8, (2,2,2), 16, num_classes=K), images(), ()),
@@ -135,7 +135,7 @@ ROWS = { # package, what makes the model, its inputs, and which mixers may refus
 def without_chance(model):
     "`model` without dropout, and with numbers in weights that are all zero, which would tell no sample from another"
     for m in model.modules():
-        for k in ('p','drop_prob','drop_path_prob','dropout','output_p','hidden_p','input_p','embed_p','weight_p'):
+        for k in ('p','drop_prob','drop_path_prob','dropout','output_p','hidden_p','input_p','embed_p'):
             if isinstance(getattr(m, k, None), float): setattr(m, k, 0.)
     with torch.no_grad():
         for p in model.parameters():
