@@ -47,7 +47,8 @@ class After(Callback):
         mixed = m is not None and m.lam is not None
         lam,perm = (m.lam.detach().reshape(-1),m.perm.clone()) if mixed else (torch.ones(1),torch.arange(n))
         self.log.batches.append(SimpleNamespace(x=x, y=y, y1=tree_map(lambda t: t[perm], y), given=clone(self.xb), pred=clone(self.pred),
-            loss=self.learn.loss.detach().clone(), lam=lam.expand(n).clone(), n_lam=len(lam), perm=perm, mixed=mixed, loss_func=self.loss_func,
+            loss=self.learn.loss.detach().clone(), lam=lam.expand(n).clone(), n_lam=len(lam), perm=perm, mixed=mixed,
+                loss_func=self.loss_func,
             n_said=len(self.log.warned)))
 
 def quiet_fit(learn, epochs=1, lr=0., **kw):
@@ -61,9 +62,11 @@ def learner(model, batches, loss, *cbs, n_inp=1):
     return Learner(dls, model, loss_func=loss, opt_func=SGD, path=tempfile.gettempdir(), cbs=list(cbs))
 
 def watch(model, batches, loss, *cbs, n_inp=1, epochs=1, lr=0., late=None, plain=None):
-    """Train, at learning rate 0 so that `model` stays as it is, and return what was seen: `batches`, warnings as `warned`, the `error` that stopped it.
+    """Train, at learning rate 0 so that `model` stays as it is, and return what was seen: `batches`, warnings as `warned`, the `error`
+    that stopped it.
 
-    `late(model, i)` changes the model before batch `i`, as training would. `plain` is a model like it, for plain predictions; by default a copy."""
+    `late(model, i)` changes the model before batch `i`, as training would. `plain` is a model like it, for plain predictions; by default
+    a copy."""
     log = SimpleNamespace(batches=[], error=None, late=late, plain=deepcopy(model) if plain is None else plain)
     log.learn = learner(model, clone(batches), loss, Before(log), After(log), *cbs, n_inp=n_inp)
     with warnings.catch_warnings(record=True) as log.warned:
@@ -84,7 +87,7 @@ def with_plain(log):
 # Fits in which each sample becomes its partner, or stays what it is
 
 def with_lam(cls, value):
-    "The mixer `cls` with every lambda `value`: at 0 the right prediction of sample `i` is that of `perm[i]`, whatever the model and the place"
+    "The mixer `cls` with every lambda `value`: at 0 sample `i` has to be predicted as `perm[i]` is, whatever the model and the place"
     def draw(self, x, b):
         cls.draw(self, x, b)
         b.lam = torch.full_like(b.lam, value)
@@ -142,19 +145,21 @@ def at(b, t):
     return tree_map(lambda o: lerp(b, o) if isinstance(o, Tensor) and o.ndim and len(o)==len(b.perm) else o, t)
 
 def verdict(log, right=swapped, words=PLACES, tol=1e-3):
-    """'right' if each batch's prediction is one of `right(batch)` and its loss that of its labels; 'refused' or 'warned' if an error or a warning said so
-    no later than the first wrong batch; 'plain' if no batch was mixed; or what is wrong
+    """'right' if each batch's prediction is one of `right(batch)` and its loss that of its labels; 'refused' or 'warned' if an error or a
+    warning said so no later than the first wrong batch; 'plain' if no batch was mixed; or what is wrong
 
     The loss is looked at where every lambda is 0 or the batch is plain: there it is the plain loss on one set of labels."""
     for k,b in enumerate(with_plain(log)):
         one_set = b.y1 if bool((b.lam==0).all()) else b.y if bool((b.lam==1).all()) else None
         wants = right(b) if b.mixed else [b.plain]
         if not any(near(b.pred, o, tol) for o in wants): why = 'the prediction is not that of the mixture that the labels name'
-        elif one_set is not None and not torch.isclose(b.loss, b.loss_func(b.pred, *one_set).detach(), rtol=1e-4, atol=1e-6): why = 'the loss is that of other labels'
+        elif one_set is not None and not torch.isclose(b.loss, b.loss_func(b.pred, *one_set).detach(), rtol=1e-4, atol=1e-6):
+            why = 'the loss is that of other labels'
         else: continue
         if names(' '.join(told(log.warned[:b.n_said])), words): return 'warned'
         return f'wrong in batch {k}: {why}, and nothing was said'
     if log.error is not None:
-        return 'refused' if is_refusal(log.error, words) else f'stopped in batch {len(log.batches)} by {type(log.error).__name__}: {message(log.error)[:300]}'
+        if is_refusal(log.error, words): return 'refused'
+        return f'stopped in batch {len(log.batches)} by {type(log.error).__name__}: {message(log.error)[:300]}'
     if not log.batches: return 'wrong: nothing was trained'
     return 'right' if any(b.mixed for b in log.batches) else 'plain'

@@ -1,8 +1,9 @@
 """Small models put together at random: whatever the model, the prediction of a mixed batch is that of the mixture which its labels name
 
-Each model is trained by MixUp, by ManifoldMixUp at the places it finds, and at named layers. Every lambda is 0, so that sample i has to be predicted as its partner
-is in the plain batch; models that are affine are tried with drawn lambdas too, and have to interpolate. A fit may be refused in words instead, or a warning may come
-no later than the first wrong batch. `FASTMIX_EXAMPLES=10 pytest tests/test_random_models.py -s` tries ten times as many."""
+Each model is trained by MixUp, by ManifoldMixUp at the places it finds, and at named layers. Every lambda is 0, so that sample i has to
+be predicted as its partner is in the plain batch; models that are affine are tried with drawn lambdas too, and have to interpolate. A fit
+may be refused in words instead, or a warning may come no later than the first wrong batch. `FASTMIX_EXAMPLES=10 pytest
+tests/test_random_models.py -s` tries ten times as many."""
 import os, random, pytest, torch, torch.nn.functional as F
 from collections import Counter, namedtuple
 from copy import deepcopy
@@ -66,7 +67,7 @@ class Recurrent(nn.Module):
     "A recurrent layer that returns outputs and states, one of which is used"
     def __init__(self, s):
         super().__init__()
-        kind,self.both,self.first,self.use = (s.rng.choice(o) for o in ((nn.GRU,nn.LSTM,nn.RNN),(False,True),(False,True),('outputs','states')))
+        kind,self.both,self.first,self.use = map(s.rng.choice, ((nn.GRU,nn.LSTM,nn.RNN),(False,True),(False,True),('outputs','states')))
         self.enc = Encoder(kind(D, D//2 if self.both else D, s.rng.choice((1,2)), batch_first=self.first, bidirectional=self.both))
     def forward(self, h, m=None):
         out,states = self.enc(h if self.first else h.transpose(0, 1))
@@ -170,7 +171,9 @@ class Writes(nn.Module):
     def forward(self, x): return self.lin(x.mul_(2).sub_(.5))
 class Words(nn.Module):
     "An embedding, with or without one of places"
-    def __init__(self, s): super().__init__(); self.emb,self.pos = nn.Embedding(V, D),nn.Parameter(torch.randn(9, D)) if s.rng.random()<.5 else None
+    def __init__(self, s):
+        super().__init__()
+        self.emb,self.pos = nn.Embedding(V, D),nn.Parameter(torch.randn(9, D)) if s.rng.random()<.5 else None
     def forward(self, x, m=None):
         h = self.emb(x)
         return h if self.pos is None else h+self.pos[:x.shape[1]]
@@ -178,7 +181,8 @@ class Adapted(nn.Module):
     "Two small trainable matrices beside a frozen embedding"
     def __init__(self, s):
         super().__init__()
-        self.base,self.down,self.up = nn.Embedding(V, D).requires_grad_(False),nn.Parameter(torch.randn(V, 2)),nn.Parameter(torch.randn(2, D))
+        self.base = nn.Embedding(V, D).requires_grad_(False)
+        self.down,self.up = nn.Parameter(torch.randn(V, 2)),nn.Parameter(torch.randn(2, D))
         self.layer = s.rng.random()<.5 and nn.Embedding.from_pretrained(torch.randn(V, 2), freeze=False)
     def forward(self, x, m=None): return self.base(x) + (self.layer(x) if self.layer else F.embedding(x, self.down))@self.up
 class TwoEmbeddings(nn.Module):
@@ -189,13 +193,15 @@ class FlatWords(nn.Module):
     "An embedding of all tokens as one row"
     def __init__(self, s): super().__init__(); self.emb = nn.Embedding(V, D)
     def forward(self, x, m=None): return self.emb(x.flatten()).view(*x.shape, D)
-HOW = dict(shifted=lambda c: c+1, clamped=lambda c: c.clamp(max=V-2), copied=lambda c: torch.stack([c,c], 1)[:,0], cloned=lambda c: c.clone(),
+HOW = dict(shifted=lambda c: c+1, clamped=lambda c: c.clamp(max=V-2), copied=lambda c: torch.stack([c,c], 1)[:,0],
+    cloned=lambda c: c.clone(),
     int32=lambda c: c.int(), plain=lambda c: c)
 class Columns(nn.Module):
     "A table: an embedding for each column of categories, some of them changed before, and numbers"
     def __init__(self, s, how=None):
         super().__init__()
-        self.embs,self.how = nn.ModuleList(nn.Embedding(V+1, 3) for _ in range(3)),[HOW['plain'],HOW[how or s.rng.choice([*HOW])],HOW['plain']]
+        self.embs = nn.ModuleList(nn.Embedding(V+1, 3) for _ in range(3))
+        self.how = [HOW['plain'],HOW[how or s.rng.choice([*HOW])],HOW['plain']]
         self.lin = nn.Linear(9+(4 if s.cont else 0), D)
     def forward(self, c, x=None):
         es = [e(f(c[:,i])) for i,(e,f) in enumerate(zip(self.embs, self.how))]
@@ -261,13 +267,13 @@ def with_union(s, b):
 def run_swapped(model, name, perm, xb):
     "Predictions with the rows that the layer `name` returns put in another order"
     model = deepcopy(model)
-    def swap(m, args, out): return tree_map(lambda t: t[perm] if isinstance(t, torch.Tensor) and t.is_floating_point() and len(t)==len(perm) else t, out)
+    def swap(m, args, out): return rows(out, perm)
     model.get_submodule(name).register_forward_hook(swap)
     with torch.no_grad(): return model(*deepcopy(xb))
 
 def right_masked(s, b):
-    """The partner's prediction; that with both partners' tokens seen, from the tokens on; and that from any layer on which carries all but the mask, found by trying
-    each layer with every token seen"""
+    """The partner's prediction; that with both partners' tokens seen, from the tokens on; and that from any layer on which carries all
+    but the mask, found by trying each layer with every token seen"""
     yield rows(b.plain, b.perm)
     x,m = tuple(with_union(s, b)[0].values()) if s.kind=='dict' else with_union(s, b)
     pack = lambda x, m: (dict(zip(b.x[0], (x,m))),) if s.kind=='dict' else (x,m)
@@ -275,7 +281,8 @@ def right_masked(s, b):
     full = mask_of(torch.ones_like(m).bool(), s.polarity)
     with torch.no_grad(): plain = deepcopy(b.model)(*pack(x, full))
     for name,_ in b.model.named_modules():
-        if name and near(run_swapped(b.model, name, b.perm, pack(x, full)), rows(plain, b.perm)): yield run_swapped(b.model, name, b.perm, pack(x, m))
+        if name and near(run_swapped(b.model, name, b.perm, pack(x, full)), rows(plain, b.perm)):
+            yield run_swapped(b.model, name, b.perm, pack(x, m))
 
 # Models at random
 
@@ -289,8 +296,10 @@ def blank(seed):
     "A model with nothing particular about it"
     rng = random.Random(seed)
     affine,kind = rng.random()<.4,rng.choice(KINDS)
-    return SimpleNamespace(rng=rng, kind=kind, affine=affine, act=nn.Identity if affine else rng.choice((nn.ReLU,nn.Tanh)), first=None, sort=False, long=False,
-        aux=False, zero=False, cont=rng.random()<.5, T=rng.choice((3,5,7,8)), pool=rng.choice(('mean','mean','last')), polarity=rng.choice([*MASKS]), data='random', focus=None,
+    return SimpleNamespace(rng=rng, kind=kind, affine=affine, act=nn.Identity if affine else rng.choice((nn.ReLU,nn.Tanh)), first=None,
+        sort=False, long=False,
+        aux=False, zero=False, cont=rng.random()<.5, T=rng.choice((3,5,7,8)), pool=rng.choice(('mean','mean','last')),
+            polarity=rng.choice([*MASKS]), data='random', focus=None,
         parts=[Layer,*rng.choices(AFFINE if affine else BENT, k=rng.choice((0,1,2)))])
 
 def finish(s):

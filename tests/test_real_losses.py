@@ -1,11 +1,13 @@
-"""Losses that people train with, from PyPI and of one's own: each in five batches, of which the first and the last are clean and the others are not
+"""Losses that people train with, from PyPI and of one's own: each in five batches, of which the first and the last are clean and the
+others are not
 
-A known loss has a lambda for each sample and the exact mean over all entries, computed here in float64. Every other loss has one lambda a batch,
-`lam*L(y) + (1-lam)*L(y1)`, by two plain calls of it, and that is said once. One floating point target is interpolated."""
+A known loss has a lambda for each sample and the exact mean over all entries, computed here in float64. Every other loss has one lambda a
+batch, `lam*L(y) + (1-lam)*L(y1)`, by two plain calls of it, and that is said once. One floating point target is interpolated."""
 import sys, threading, pytest, torch, torch.nn.functional as F
 from functools import partial
 from torch import nn
-from fastai.losses import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, DiceLoss, FocalLoss, FocalLossFlat, L1LossFlat, LabelSmoothingCrossEntropy,
+from fastai.losses import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, DiceLoss, FocalLoss, FocalLossFlat, L1LossFlat,
+    LabelSmoothingCrossEntropy,
     LabelSmoothingCrossEntropyFlat, MSELossFlat)
 from fastmix.all import MixUp, MixUpLoss
 from oracle import lerp, message, raised_by_us, told, watch
@@ -110,14 +112,17 @@ PACKAGES = [
         logarithm_of_jaccard=(lambda m: m.JaccardLoss('multiclass', log_loss=True), P, pix),
         tversky=(lambda m: m.TverskyLoss('multiclass', alpha=.3, beta=.7, gamma=1.3), P, pix),
         lovasz=(lambda m: m.LovaszLoss('multiclass'), P, pix),
-        lovasz_of_each_image_without_ignored_pixels=(lambda m: m.LovaszLoss('multiclass', per_image=True, ignore_index=255), P, partial(pix, ignore=255)),
+        lovasz_of_each_image_without_ignored_pixels=(lambda m: m.LovaszLoss('multiclass', per_image=True, ignore_index=255), P,
+            partial(pix, ignore=255)),
         lovasz_of_two_classes=(lambda m: m.LovaszLoss('binary'), B1, bin1),
         focal=(lambda m: m.FocalLoss('multiclass'), P, pix),
         focal_without_ignored_pixels=(lambda m: m.FocalLoss('multiclass', ignore_index=255), P, partial(pix, ignore=255)),
         focal_normalized=(lambda m: m.FocalLoss('binary', alpha=.3, normalized=True), B1, bin1),
-        cross_entropy_without_ignored_pixels=(lambda m: m.SoftCrossEntropyLoss(smooth_factor=.1, ignore_index=255), P, partial(pix, ignore=255)),
+        cross_entropy_without_ignored_pixels=(lambda m: m.SoftCrossEntropyLoss(smooth_factor=.1, ignore_index=255), P,
+            partial(pix, ignore=255)),
         matthews=(lambda m: m.MCCLoss(), B1, bin1),
-        binary_cross_entropy_of_floats=(lambda m: m.SoftBCEWithLogitsLoss(pos_weight=torch.tensor([3.])), B1, partial(zeros_and_ones, *B1))),
+        binary_cross_entropy_of_floats=(lambda m: m.SoftBCEWithLogitsLoss(pos_weight=torch.tensor([3.])), B1,
+            partial(zeros_and_ones, *B1))),
     *of('monai.losses',
         dice=(lambda m: m.DiceLoss(softmax=True, to_onehot_y=True), P, pix1),
         dice_of_the_batch_with_weights=(lambda m: m.DiceLoss(softmax=True, to_onehot_y=True, batch=True, weight=[1.,2.,5.,9.]), P, pix1),
@@ -134,7 +139,8 @@ PACKAGES = [
         centerlines=(lambda m: m.SoftDiceclDiceLoss(softmax=True, to_onehot_y=True), P, pix1),
         calibrated=(lambda m: m.NACLLoss(classes=C, dim=2), P, pix),
         hausdorff=(lambda m: m.HausdorffDTLoss(softmax=True, to_onehot_y=True), P, pix1),
-        dice_within_a_mask=(lambda m: m.MaskedDiceLoss(sigmoid=True), B1, lambda: [(y.float(),(torch.rand(N, *B1)<.6).float()) for y, in bin1()]),
+        dice_within_a_mask=(lambda m: m.MaskedDiceLoss(sigmoid=True), B1,
+            lambda: [(y.float(),(torch.rand(N, *B1)<.6).float()) for y, in bin1()]),
         structural_similarity=(lambda m: m.SSIMLoss(spatial_dims=2, win_size=5), (1,12,12), unit_images),
         cross_correlation=(lambda m: m.LocalNormalizedCrossCorrelationLoss(spatial_dims=2), (1,12,12), unit_images)),
     *of('timm.loss',
@@ -148,7 +154,8 @@ PACKAGES = [
         several_labels_two_ways=(lambda m: m.TwoWayLoss(), (C,), partial(zeros_and_ones, C, dtype=torch.long))),
     *of('kornia.losses',
         focal=(lambda m: m.FocalLoss(.5, reduction='mean'), P, pix),
-        focal_with_weights_without_ignored_pixels=(lambda m: m.FocalLoss(.5, reduction='mean', weight=torch.tensor([1.,2.,5.,9.]), ignore_index=255), P,
+        focal_with_weights_without_ignored_pixels=(lambda m: m.FocalLoss(.5, reduction='mean', weight=torch.tensor([1.,2.,5.,9.]),
+            ignore_index=255), P,
             partial(pix, ignore=255)),
         dice=(lambda m: m.DiceLoss(), P, pix),
         dice_of_each_class_without_ignored_pixels=(lambda m: m.DiceLoss(average='macro', ignore_index=255), P, partial(pix, ignore=255)),
@@ -333,7 +340,8 @@ def multi_label_margin(p, y):
 def log_sigmoid(p): return -torch.log1p(torch.exp(-p))
 
 def signs(*shape): return [(o*2-1,) for o, in zeros_and_ones(*shape)]
-def several(): return [(torch.stack([torch.cat([torch.randperm(C)[:k],torch.full((C-k,), -1)]) for k in torch.randint(1, C, (N,)).tolist()]),) for _ in range(5)]
+def some(k): return torch.cat([torch.randperm(C)[:k],torch.full((C-k,), -1)])
+def several(): return [(torch.stack([some(k) for k in torch.randint(1, C, (N,)).tolist()]),) for _ in range(5)]
 def shares(): return [(torch.rand(N, C).softmax(1),) for _ in range(5)]
 def logp(m, dim=1): return nn.Sequential(m, nn.LogSoftmax(dim))
 
@@ -343,7 +351,8 @@ KNOWN = dict( # loss, model, targets, entries, reduction
     cross_entropy_of_pixels=(nn.CrossEntropyLoss(W, ignore_index=255), net(*P), partial(pix, ignore=255), ce(W, 255)),
     sum_of_cross_entropy=(nn.CrossEntropyLoss(W, reduction='sum'), net(C), cls, ce(W), 'sum'),
     cross_entropy_as_a_function=(F.cross_entropy, net(C), cls, ce()),
-    cross_entropy_as_a_partial=(partial(F.cross_entropy, weight=W, ignore_index=255, label_smoothing=.2), net(*P), partial(pix, ignore=255), ce(W, 255, .2)),
+    cross_entropy_as_a_partial=(partial(F.cross_entropy, weight=W, ignore_index=255, label_smoothing=.2), net(*P),
+        partial(pix, ignore=255), ce(W, 255, .2)),
     nll=(nn.NLLLoss(W, ignore_index=255), logp(net(C)), ign, ce(W, 255, log_probs=True)),
     nll_as_a_function=(F.nll_loss, logp(net(C)), cls, ce(log_probs=True)),
     flat_cross_entropy_of_fastai=(CrossEntropyLossFlat(axis=1, weight=W, ignore_index=255), net(*P), partial(pix, ignore=255), ce(W, 255)),
@@ -356,13 +365,15 @@ KNOWN = dict( # loss, model, targets, entries, reduction
     flat_absolute_error=(L1LossFlat(), net(3), partial(quantities, 3), entry(lambda p, y: (p-y).abs())),
     smooth_l1=(nn.SmoothL1Loss(beta=.5), net(3), partial(quantities, 3),
         entry(lambda p, y: torch.where((p-y).abs()<.5, (p-y)**2, (p-y).abs()-.25))),
-    huber=(nn.HuberLoss(delta=.5), net(3), partial(quantities, 3), entry(lambda p, y: torch.where((p-y).abs()<.5, (p-y)**2/2, .5*((p-y).abs()-.25)))),
+    huber=(nn.HuberLoss(delta=.5), net(3), partial(quantities, 3),
+        entry(lambda p, y: torch.where((p-y).abs()<.5, (p-y)**2/2, .5*((p-y).abs()-.25)))),
     binary_cross_entropy=(nn.BCELoss(), nn.Sequential(net(C), nn.Sigmoid()), multi, entry(lambda p, y: -y*p.log()-(1-y)*(1-p).log())),
     binary_cross_entropy_of_logits=(nn.BCEWithLogitsLoss(pos_weight=W), net(C), multi,
         entry(lambda p, y: -W*y*log_sigmoid(p)-(1-y)*log_sigmoid(-p))),
     flat_binary_cross_entropy=(BCEWithLogitsLossFlat(), net(C), multi, entry(lambda p, y: -y*log_sigmoid(p)-(1-y)*log_sigmoid(-p))),
     divergence=(nn.KLDivLoss(reduction='batchmean'), logp(net(C)), shares, entry(lambda p, y: y*(y.log()-p)), 'batchmean'),
-    poisson=(nn.PoissonNLLLoss(), net(3), lambda: [(torch.poisson(torch.rand(N, 3)*4),) for _ in range(5)], entry(lambda p, y: p.exp()-y*p)),
+    poisson=(nn.PoissonNLLLoss(), net(3), lambda: [(torch.poisson(torch.rand(N, 3)*4),) for _ in range(5)],
+        entry(lambda p, y: p.exp()-y*p)),
     gaussian=(nn.GaussianNLLLoss(), net(3), lambda: [(torch.randn(N, 3),torch.rand(N, 3)+.1) for _ in range(5)],
         entry(lambda p, y, v: (v.log()+(p-y)**2/v)/2)),
     soft_margin=(nn.SoftMarginLoss(), net(3), partial(signs, 3), entry(lambda p, y: torch.log1p(torch.exp(-y*p)))),
@@ -370,7 +381,8 @@ KNOWN = dict( # loss, model, targets, entries, reduction
     multi_label_margin=(nn.MultiLabelMarginLoss(), net(C), several, entry(multi_label_margin)),
     multi_label_soft_margin=(nn.MultiLabelSoftMarginLoss(weight=W), net(C), multi,
         entry(lambda p, y: -(W*(y*log_sigmoid(p)+(1-y)*log_sigmoid(-p))).mean())),
-    hinge_embedding=(nn.HingeEmbeddingLoss(margin=.7), net(3), partial(signs, 3), entry(lambda p, y: torch.where(y>0, p, (.7-p).clamp(min=0)))))
+    hinge_embedding=(nn.HingeEmbeddingLoss(margin=.7), net(3), partial(signs, 3),
+        entry(lambda p, y: torch.where(y>0, p, (.7-p).clamp(min=0)))))
 known = pytest.mark.parametrize('row', KNOWN.values(), ids=[k.replace('_',' ') for k in KNOWN])
 
 @known
@@ -442,7 +454,8 @@ def test_nothing_is_set_on_a_loss_for_a_moment():
     watch(net(C), batches(cls()), loss, MixUp(8.))
     assert loss.touched==[]
 
-@pytest.mark.parametrize('loss', (nn.MSELoss(), nn.BCEWithLogitsLoss(), nn.SmoothL1Loss(), nn.CrossEntropyLoss(W), FocalLoss(), LabelSmoothingCrossEntropyFlat()),
+@pytest.mark.parametrize('loss', (nn.MSELoss(), nn.BCEWithLogitsLoss(), nn.SmoothL1Loss(), nn.CrossEntropyLoss(W), FocalLoss(),
+    LabelSmoothingCrossEntropyFlat()),
     ids=lambda o: type(o).__name__)
 def test_threads_share_a_criterion(loss):
     "While two threads take mixed losses, a third takes plain ones: always one number, and the right one"

@@ -1,7 +1,9 @@
-"""Models that people train, from PyPI and with small random weights: the prediction of a mixed batch is that of the mixture that its labels name
+"""Models that people train, from PyPI and with small random weights: the prediction of a mixed batch is that of the mixture that its
+labels name
 
-Every lambda is 0, so that sample i has to be predicted as its partner is in the plain batch, wherever in the model it is mixed. And what mixes nothing changes nothing:
-with alpha=0 a fit ends with the weights, buffers and attributes of a fit without a mixer, to the last bit."""
+Every lambda is 0, so that sample i has to be predicted as its partner is in the plain batch, wherever in the model it is mixed. And what
+mixes nothing changes nothing: with alpha=0 a fit ends with the weights, buffers and attributes of a fit without a mixer, to the last
+bit."""
 import pytest, torch, torch.nn.functional as F
 from copy import deepcopy
 from functools import partial
@@ -52,17 +54,21 @@ def hf(config, model, wrap=Logits, **kw):
         cfg = getattr(m, config)(num_labels=K, **kw)
         return wrap(getattr(m, model)(cfg))
     return make
-BERT = dict(vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=16, hidden_dropout_prob=0.,
+BERT = dict(vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=16,
+    hidden_dropout_prob=0.,
     attention_probs_dropout_prob=0., attn_implementation='eager')
-DISTIL = dict(vocab_size=40, dim=16, n_layers=2, n_heads=2, hidden_dim=32, max_position_embeddings=16, dropout=0., attention_dropout=0., seq_classif_dropout=0.)
+DISTIL = dict(vocab_size=40, dim=16, n_layers=2, n_heads=2, hidden_dim=32, max_position_embeddings=16, dropout=0., attention_dropout=0.,
+    seq_classif_dropout=0.)
 GPT = dict(vocab_size=40, n_embd=16, n_layer=2, n_head=2, n_positions=16, resid_pdrop=0., embd_pdrop=0., attn_pdrop=0., pad_token_id=0)
-VIT = dict(image_size=32, patch_size=8, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, hidden_dropout_prob=0., attention_probs_dropout_prob=0.)
+VIT = dict(image_size=32, patch_size=8, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32,
+    hidden_dropout_prob=0., attention_probs_dropout_prob=0.)
 def bert(m): return hf('BertConfig', 'BertForSequenceClassification', **BERT)(m)
 def lora(**kw):
     def make(m):
         import transformers
         cfg = transformers.BertConfig(num_labels=K, **BERT)
-        return Logits(m.get_peft_model(transformers.BertForSequenceClassification(cfg), m.LoraConfig(task_type='SEQ_CLS', r=2, init_lora_weights=False, **kw)))
+        return Logits(m.get_peft_model(transformers.BertForSequenceClassification(cfg),
+            m.LoraConfig(task_type='SEQ_CLS', r=2, init_lora_weights=False, **kw)))
     return make
 
 def learner_body(m):
@@ -78,8 +84,8 @@ def fastai_xresnet(m): return m.XResNet(m.ResBlock, 1, [1,1,1,1], n_out=K, stem_
 def fastai_xse(m): return m.XResNet(m.ResBlock, 1, [1,1,1,1], n_out=K, stem_szs=(8,8,64), widen=.25, sa=True, act_cls=nn.SiLU, reduction=4)
 def fastai_tabular(m): return m.TabularModel([(5,3),(7,4),(11,6)], 4, K, [16,16], ps=0., embed_p=0.)
 def fastai_text(m):
-    cfg = m.awd_lstm_clas_config | dict(emb_sz=16, n_hid=20, n_layers=2, output_p=0., hidden_p=0., input_p=0., embed_p=0., weight_p=1e-9) # fastai's WeightDropout does not run with 0
-    return m.get_text_classifier(m.AWD_LSTM, 40, K, seq_len=6, config=cfg, drop_mult=0.)
+    cfg = m.awd_lstm_clas_config | dict(emb_sz=16, n_hid=20, n_layers=2, output_p=0., hidden_p=0., input_p=0., embed_p=0., weight_p=1e-9)
+    return m.get_text_classifier(m.AWD_LSTM, 40, K, seq_len=6, config=cfg)
 
 ROWS = { # package, what makes the model, its inputs, and which mixers may refuse or announce it: they have no place that carries all
     'torchvision: ResNet':('torchvision.models', tv('resnet18'), images(), ()),
@@ -89,10 +95,13 @@ ROWS = { # package, what makes the model, its inputs, and which mixers may refus
     'torchvision: RegNet':('torchvision.models', tv('regnet_y_400mf'), images(), ()),
     'torchvision: EfficientNet':('torchvision.models', tv('efficientnet_b0', dropout=0., stochastic_depth_prob=0.), images(), ()),
     'torchvision: DenseNet':('torchvision.models', lambda m: m.DenseNet(8, (2,2,2), 16, num_classes=K), images(), ()),
-    'torchvision: GoogLeNet with auxiliary heads':('torchvision.models', tv('googlenet', aux_logits=True, init_weights=False, dropout=0., dropout_aux=0.), images(64), ()),
+    'torchvision: GoogLeNet with auxiliary heads':('torchvision.models',
+        tv('googlenet', aux_logits=True, init_weights=False, dropout=0., dropout_aux=0.), images(64), ()),
     'torchvision: ViT':('torchvision.models', lambda m: m.VisionTransformer(32, 8, 3, 2, 16, 32, num_classes=K), images(), ()),
-    'torchvision: Swin':('torchvision.models', lambda m: m.SwinTransformer([2,2], 8, [2,2], [2,2], [2,2], num_classes=K, stochastic_depth_prob=0.), images(), ()),
-    'torchvision: LR-ASPP':('torchvision.models.segmentation', lambda m: Key(m.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=K), 'out'), images(), ()),
+    'torchvision: Swin':('torchvision.models', lambda m: m.SwinTransformer([2,2], 8, [2,2], [2,2], [2,2], num_classes=K,
+        stochastic_depth_prob=0.), images(), ()),
+    'torchvision: LR-ASPP':('torchvision.models.segmentation',
+        lambda m: Key(m.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=K), 'out'), images(), ()),
     'timm: ResNet':('timm', tim('test_resnet'), images(), ()),
     'timm: ViT':('timm', tim('test_vit', img_size=32), images(), ()),
     'timm: ViT with registers':('timm', tim('test_vit3', img_size=32), images(), ()),
@@ -112,23 +121,29 @@ ROWS = { # package, what makes the model, its inputs, and which mixers may refus
     'transformers: BERT':('transformers', bert, words, ()),
     'transformers: BERT with a mask':('transformers', bert, padded, ()),
     'transformers: DistilBERT':('transformers', hf('DistilBertConfig', 'DistilBertForSequenceClassification', **DISTIL), words, ()),
-    'transformers: DistilBERT with a mask':('transformers', hf('DistilBertConfig', 'DistilBertForSequenceClassification', **DISTIL), padded, ()),
+    'transformers: DistilBERT with a mask':('transformers', hf('DistilBertConfig', 'DistilBertForSequenceClassification', **DISTIL),
+        padded, ()),
     'transformers: GPT-2':('transformers', hf('GPT2Config', 'GPT2ForSequenceClassification', **GPT), words, ()),
-    'transformers: GPT-2 that looks for the last word':('transformers', hf('GPT2Config', 'GPT2ForSequenceClassification', **GPT), padded_words, ('MixUp','ManifoldMixUp')),
+    'transformers: GPT-2 that looks for the last word':('transformers', hf('GPT2Config', 'GPT2ForSequenceClassification', **GPT),
+        padded_words, ('MixUp','ManifoldMixUp')),
     'transformers: ViT':('transformers', hf('ViTConfig', 'ViTForImageClassification', Pixels, **VIT), images(), ()),
-    'transformers: ViT that returns a ModelOutput':('transformers', hf('ViTConfig', 'ViTForImageClassification', noop, **VIT), images(), ()),
+    'transformers: ViT that returns a ModelOutput':('transformers', hf('ViTConfig', 'ViTForImageClassification', noop, **VIT), images(),
+        ()),
     'peft: LoRA on attention':('peft', lora(target_modules=['query','value']), words, ()),
     'peft: LoRA on embeddings too':('peft', lora(target_modules=['query','value','word_embeddings']), words, ()),
     'peft: LoRA with a mask':('peft', lora(target_modules=['query','value','word_embeddings']), padded, ()),
-    'smp: U-Net':('segmentation_models_pytorch', lambda m: m.Unet('mobilenet_v2', 3, None, decoder_channels=(16,8,8), classes=K), images(), ()),
-    'smp: FPN':('segmentation_models_pytorch', lambda m: m.FPN('mobilenet_v2', encoder_weights=None, classes=K, decoder_dropout=0.), images(64), ()),
+    'smp: U-Net':('segmentation_models_pytorch', lambda m: m.Unet('mobilenet_v2', 3, None, decoder_channels=(16,8,8), classes=K), images(),
+        ()),
+    'smp: FPN':('segmentation_models_pytorch', lambda m: m.FPN('mobilenet_v2', encoder_weights=None, classes=K, decoder_dropout=0.),
+        images(64), ()),
     'smp: U-Net with a label of the image':('segmentation_models_pytorch',
         lambda m: m.Unet('mobilenet_v2', 3, None, decoder_channels=(16,8,8), classes=K, aux_params=dict(classes=K)), images(), ()),
     'monai: U-Net':('monai.networks.nets', lambda m: m.UNet(2, 3, K, (4,8,16), (2,2), num_res_units=1), images(), ()),
     'monai: U-Net of volumes':('monai.networks.nets', lambda m: m.UNet(3, 1, K, (4,8), (2,)), volumes(), ()),
     'monai: DenseNet':('monai.networks.nets', lambda m: m.DenseNet(2, 3, K, 8, 4, (2,2)), images(), ()),
     'monai: U-Net with deep supervision':('monai.networks.nets',
-        lambda m: Levels(m.DynUNet(2, 3, K, [3]*4, [1,2,2,2], [2]*3, filters=[4,8,8,8], deep_supervision=True, deep_supr_num=1)), images(), ()),
+        lambda m: Levels(m.DynUNet(2, 3, K, [3]*4, [1,2,2,2], [2]*3, filters=[4,8,8,8], deep_supervision=True, deep_supr_num=1)), images(),
+            ()),
     'tsai: InceptionTime':('tsai.models.InceptionTime', lambda m: m.InceptionTime(3, K, nf=4), series, ()),
     'tsai: LSTM-FCN':('tsai.models.RNN_FCN', lambda m: m.LSTM_FCN(3, K, 40, hidden_size=8, rnn_dropout=0., fc_dropout=0.), series, ())}
 
@@ -187,8 +202,11 @@ def test_a_model_is_mixed_as_its_labels_say(name):
         torch.manual_seed(0)
         log = watch(model(), bs, class_loss, with_lam(cls, 0.)(8., **kw), n_inp=len(xb), plain=model())
         res = verdict(log, right)
-        if log.batches: assert not near(log.batches[0].plain, rows(log.batches[0].plain, torch.arange(N).roll(1)), .05), 'the model tells no rows apart'
-        assert res=='right' or (cls.__name__ in may_refuse and res in ('refused','warned')), f'{cls.__name__}: {res}: {log.error and message(log.error)}'
+        if log.batches:
+            plain = log.batches[0].plain
+            assert not near(plain, rows(plain, torch.arange(N).roll(1)), .05), 'the model tells no rows apart'
+        ok = res=='right' or (cls.__name__ in may_refuse and res in ('refused','warned'))
+        assert ok, f'{cls.__name__}: {res}: {log.error and message(log.error)}'
 
 def test_a_linear_unet_interpolates():
     "In fastai's U-Net without anything that bends, predictions are interpolated by the lambdas that were drawn"
@@ -287,8 +305,8 @@ class FrozenInEval(Part):
         self.norm.eval()
         return self
     def use(self, h): return self.norm(h)
-STATEFUL = (RunningStatistics,QueueOfTensors,ListOfTensors,Counters,WarmUp,StatesBetweenBatches,MomentumEncoder,ReplacedBuffer,SpectralNorm,OldSpectralNorm,
-    Dropouts,OwnGenerator,Centres,FrozenInEval)
+STATEFUL = (RunningStatistics,QueueOfTensors,ListOfTensors,Counters,WarmUp,StatesBetweenBatches,MomentumEncoder,ReplacedBuffer,
+    SpectralNorm,OldSpectralNorm,Dropouts,OwnGenerator,Centres,FrozenInEval)
 
 def plain_state(o):
     "Attributes as numbers and tensors"
@@ -299,15 +317,20 @@ def plain_state(o):
 
 def snapshot(model):
     "All that the modules of `model` hold: parameters, buffers, attributes, modes, numbers of hooks"
-    return {k:plain_state({n:len(v) if 'hooks' in n and isinstance(v, dict) else v for n,v in vars(m).items()}) for k,m in model.named_modules()}
+    def state(m): return plain_state({n:len(v) if 'hooks' in n and isinstance(v, dict) else v for n,v in vars(m).items()})
+    return {k:state(m) for k,m in model.named_modules()}
 
 def differences(a, b, tol, at=''):
     "Where two snapshots differ: numbers by more than `tol`, all else at all"
-    if isinstance(a, dict): return [o for k in {**a, **b} for o in (differences(a[k], b[k], tol, f'{at}.{k}') if k in a and k in b else [f'{at}.{k} is in one only'])]
-    if isinstance(a, list) and isinstance(b, list): return [o for i,p in enumerate(zip(a, b)) for o in differences(*p, tol, f'{at}.{i}')]+[at]*(len(a)!=len(b))
+    if isinstance(a, dict):
+        return [f'{at}.{k} is in one only' for k in set(a)^set(b)] + [o for k in a if k in b for o in differences(a[k], b[k], tol,
+            f'{at}.{k}')]
+    if isinstance(a, list) and isinstance(b, list):
+        return [o for i,p in enumerate(zip(a, b)) for o in differences(*p, tol, f'{at}.{i}')]+[at]*(len(a)!=len(b))
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         if a.shape!=b.shape or a.dtype!=b.dtype: return [f'{at}: {tuple(a.shape)} for {tuple(b.shape)}']
-        return [] if torch.equal(a, b) or (tol and a.is_floating_point() and torch.allclose(a, b, rtol=tol, atol=tol)) else [f'{at}: off by {float((a.double()-b.double()).abs().max()):.2g}']
+        if torch.equal(a, b) or (tol and a.is_floating_point() and torch.allclose(a, b, rtol=tol, atol=tol)): return []
+        return [f'{at}: off by {float((a.double()-b.double()).abs().max()):.2g}']
     return [] if a==b and type(a) is type(b) else [f'{at}: {a!r} for {b!r}']
 
 def trained(make, mixer=None):
@@ -346,10 +369,16 @@ def test_a_mix_that_keeps_each_sample_whole_changes_nothing(make):
 def test_with_alpha_0_tokens_and_images_train_as_without_a_mixer():
     "Embeddings that are mixed behind, and boxes that are empty"
     class Text(nn.Module):
-        def __init__(self): super().__init__(); self.emb,self.rnn,self.head,self.calls = nn.Embedding(20, 8),nn.GRU(8, 8, batch_first=True),nn.Linear(8, K),0
-        def forward(self, x): self.calls += 1; return self.head(self.rnn(self.emb(x))[1][-1])
-    conv = lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, K))
-    for make,x,mixers in ((Text,torch.randint(0, 20, (3*N, 5)),(MixUp,ManifoldMixUp)), (conv,torch.randn(3*N, 1, 8, 8),(MixUp,CutMix,ManifoldMixUp))):
+        def __init__(self):
+            super().__init__()
+            self.emb,self.rnn,self.head,self.calls = nn.Embedding(20, 8),nn.GRU(8, 8, batch_first=True),nn.Linear(8, K),0
+        def forward(self, x):
+            self.calls += 1
+            return self.head(self.rnn(self.emb(x))[1][-1])
+    conv = lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(4, K))
+    for make,x,mixers in ((Text,torch.randint(0, 20, (3*N, 5)),(MixUp,ManifoldMixUp)),
+        (conv,torch.randn(3*N, 1, 8, 8),(MixUp,CutMix,ManifoldMixUp))):
         ends = []
         for cls in (None,*mixers):
             torch.manual_seed(5)
