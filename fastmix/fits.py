@@ -160,7 +160,7 @@ def find_index_place(self:Fit, proof, parts):
     carried = [i for i in parts.inside if i not in proof.masks]
     ways = "mix elsewhere, with stack_x=True, ManifoldMixUp(layers=...) or a MixHere in the model, or name the inputs= to mix"
     if not carried:
-        if proof.ratio(proof.run(7, swap=swap)[0], proof.pred)<=proof.tol: return
+        if proof.follows(None, [*swap,*proof.masks], masked=True): return
         i = goes_round(proof, swap)
         raise ValueError(f"Expected predictions that follow the mixed inputs, but {'something' if i is None else input_name(proof.xb, i)} "
             f"goes round{'' if i is None else f' ({kind_of(leaves(proof.xb)[i])})'}, and stays the sample's own: {ways}")

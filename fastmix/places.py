@@ -114,7 +114,7 @@ def index_place(
 ): # `Place`, or None if there is none
     "Where what a model makes of indices can be mixed: behind its embeddings, or else at the first layer that will do"
     for ms in _levels(proof):
-        if place := proof.holds(ms, swap, 'embeddings'): return place
+        if place := proof.holds(ms, swap, 'embeddings', union=True): return place
     names = {m:k for k,m in proof.model.named_modules()}
     found = _search(proof, names, 1., 1, swap)
     return found[0] if found else None

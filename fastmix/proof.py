@@ -199,14 +199,15 @@ def holds(self:Proof,
     modules, # Whose outputs are swapped together
     swap=(), # Leaves of the inputs that are swapped too, by index
     name='', # Of the place
-    masked=False # With padding masks as they are, which stay the sample's own? Else everything is shown
+    masked=False, # With padding masks as they are, which stay the sample's own? Else everything is shown
+    union=False # With padding masks as they are, and swapped too?
 ): # `Place`, or None
     "A `Place` of these modules, if swapping at it swaps the predictions"
     dims = {m:self.places.get(m) for m in modules}
     if any(d is None or False in d or not any(d) for d in dims.values()): return None
     for last in (False,True):
         place = Place(name, tuple(modules), {m:[d and BatchDim(d.dim, last) for d in ds] for m,ds in dims.items()}, not masked)
-        if self._swaps(place, swap, masked): return place
+        if self.follows(place, [*swap,*self.masks] if union else swap, masked or union): return place
         if not self._several(dims): return None
 
 @patch
@@ -216,10 +217,11 @@ def _several(self:Proof, dims):
     return any(o!=7 for o in sizes)
 
 @patch
-def _swaps(self:Proof, place, swap, masked):
+def follows(self:Proof, place, swap=(), masked=False):
+    "Do predictions follow when rows are swapped at `place` (None: nowhere) and in the leaves `swap`?"
     xs,pred = (self.with_masks,self.pred_with_masks) if masked else (self.xs,self.pred)
     try:
         if self.ratio(self.run(7, place, swap, xs)[0], pred)>self.tol: return False
-        often = any(sum(c.m is m for c in self.calls)>1 for m in place.modules)
+        often = place is not None and any(sum(c.m is m for c in self.calls)>1 for m in place.modules)
         return not often or self.ratio(self.run(5, place, swap, xs)[0], self.run(5, xs=xs)[0], 5)<=self.tol
     except Exception: return False # a model that stops there can't be mixed there

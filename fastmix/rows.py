@@ -13,13 +13,15 @@ __all__ = ['pick_rows', 'is_binary', 'alike', 'vary', 'trial_perm', 'masked_leaf
 import torch
 from .nested import has_samples, is_float, is_index
 
-# %% ../nbs/07_rows.ipynb #f0aeafb8
+# %% ../nbs/07_rows.ipynb #f81b7f33
+_shuffled = [3,1,6,0,5,2,4] # a batch may be sorted already, and a model that sorts its rows must not find them so
+
 def pick_rows(
     xs:list, # Leaves of the inputs
     n:int, # Batch size
     k:int # How many rows
 )->list: # Indices; some more than once if `n<k`
-    "Rows that differ from the first one in as many entries as can be"
+    "Rows that differ from each other in as many entries as can be, in no order"
     ts = [o.detach().reshape(n, -1)[:,:4096] for o in xs if has_samples(o, n) and o.numel()]
     new = torch.cat([(t!=t[:1]).cpu() for t in ts], 1)
     rows = [0]
@@ -29,7 +31,7 @@ def pick_rows(
         rows.append(int(gain.argmax()))
         new = new & ~new[rows[-1]]
         if not new.any(): new = torch.cat([(t!=t[:1]).cpu() for t in ts], 1)
-    return (rows*k)[:k]
+    return [(rows*k)[:k][i] for i in _shuffled[:k]]
 
 # %% ../nbs/07_rows.ipynb #77d7bc28
 def is_binary(x):
@@ -48,7 +50,7 @@ def vary(
 ):
     "`x`, a leaf of the rows in a trial, made to differ between rows; None if it can't be"
     k = torch.arange(len(x), device=x.device).view(-1, *[1]*(x.ndim-1))
-    if is_float(x):
+    if is_float(x) and not (alike(x) and is_binary(x) and bool(x.any())):
         if not alike(x): return x*(1+0.1*copies.to(x.device).view(k.shape)).to(x.dtype) if not is_binary(x) else x
         return x + (torch.randn_like(x)*(x.abs().mean()*0.3 + 0.3))
     if not alike(x): return x
