@@ -6,6 +6,7 @@ Every sample `i` has a partner `perm[i]` in its batch and keeps a share `lam[i]`
 
 Modules:
 
+- `fastmix.callback`: Callbacks that mix each training batch, for any task that fastai trains
 - `fastmix.compare`: Train with each mix over several seeds, and see which differences are more than noise
 - `fastmix.comparison`: Means, pairs, intervals and curves of finished runs
 - `fastmix.draw`: What is random in a mix: who meets whom, how much each keeps, and where the box goes
