@@ -117,7 +117,7 @@ def mixed_batch(self:Mixer,
     self._mix_targets(b)
     return b
 
-# %% ../nbs/10_mixer.ipynb #617daeb5
+# %% ../nbs/10_mixer.ipynb #96376c9f
 @patch
 def _new_fit(self:Mixer, learn):
     if self._hooks is None: self._hooks = PlaceHooks()
@@ -221,7 +221,7 @@ def before_fit(self:Mixer):
     "Get ready; raises ValueError if there is another mixer"
     self._start()
 
-# %% ../nbs/10_mixer.ipynb #a597bbf2
+# %% ../nbs/10_mixer.ipynb #4d706134
 @patch
 def before_batch(self:Mixer):
     "Put the mixed batch in place of the plain one"
@@ -333,7 +333,7 @@ def forward(self:Mixer):
     b = self._batch
     return self.learn.model(*self.learn.xb) if b is None else b.predict(self.learn.model, self.learn.xb)
 
-# %% ../nbs/10_mixer.ipynb #34677b9d
+# %% ../nbs/10_mixer.ipynb #38beb836
 @patch(as_prop=True)
 def mixer(self:Learner):
     "The mixer among the callbacks, or None"
