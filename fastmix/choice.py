@@ -89,7 +89,9 @@ class PerSample(Mixer):
         if odd: raise ValueError(f"Expected mixers with the same {odd[0]} for per_sample=True, but got {some}")
         self.mixers,self.weights = [Plain() if m is None else m for m in mixers],weights
         self._mixes_index = all(m._mixes_index or isinstance(m, Plain) for m in self.mixers)
-        self.masks = next((m.masks for m in some if m._pastes), None)
+        masks = {m.masks for m in some if m._pastes}
+        if len(masks)>1: raise ValueError(f"Expected mixers with the same masks for per_sample=True, but got {some}")
+        self.masks = next(iter(masks), None)
 
     _pastes = property(lambda self: any(m._pastes for m in self.mixers))
 

@@ -63,7 +63,8 @@ class ManifoldMixUp(MixUp):
             "name `layers`, or put a MixHere in the model where all of a sample passes once")
 
     def _choose_place(self, fit, b):
-        inside = [i for i in range(len(fit.hooks.places)) if i!=fit.index]
+        at_index = fit.hooks.places[fit.index].modules if fit.index>=0 else None # which may have been found twice
+        inside = [i for i,p in enumerate(fit.hooks.places) if p.modules!=at_index]
         places = ([fit.index] if fit.mix_input or not inside else []) + inside
         return places[torch.randint(len(places), (), generator=fit.cpu_generator).item()]
 
