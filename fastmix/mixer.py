@@ -117,6 +117,12 @@ def mixed_batch(self:Mixer,
     self._mix_targets(b)
     return b
 
+# %% ../nbs/10_mixer.ipynb #96376c9f
+@patch
+def _new_fit(self:Mixer, learn):
+    if self._hooks is None: self._hooks = PlaceHooks()
+    return Fit(learn, self.generator, self._hooks)
+
 @patch
 def _alpha_now(self:Mixer, pct): return check_alpha(float(self.alpha(pct))) if callable(self.alpha) else self.alpha
 
@@ -216,6 +222,7 @@ def before_fit(self:Mixer):
     "Get ready; raises ValueError if there is another mixer"
     self._start()
 
+# %% ../nbs/10_mixer.ipynb #4d706134
 @patch
 def before_batch(self:Mixer):
     "Put the mixed batch in place of the plain one"
@@ -274,11 +281,6 @@ def _check_targets(self:Mixer, b):
 
 # %% ../nbs/10_mixer.ipynb #7a267a6e
 @patch
-def _new_fit(self:Mixer, learn):
-    if self._hooks is None: self._hooks = PlaceHooks()
-    return Fit(learn, self.generator, self._hooks)
-
-@patch
 def _start(self:Mixer):
     o = next((o for o in self.learn.cbs if isinstance(o, (Mixer,MixHandler)) and o is not self), None)
     if o is not None:
@@ -332,6 +334,7 @@ def forward(self:Mixer):
     b = self._batch
     return self.learn.model(*self.learn.xb) if b is None else b.predict(self.learn.model, self.learn.xb)
 
+# %% ../nbs/10_mixer.ipynb #38beb836
 @patch(as_prop=True)
 def mixer(self:Learner):
     "The mixer among the callbacks, or None"

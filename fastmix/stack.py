@@ -1,6 +1,6 @@
 """`stack_x=True` hands both samples and their share to the model; `StackedModel` makes a model that takes them
 
-Some models know best where two samples can be mixed: behind a text encoder of one's own, or behind both towers of a siamese model. With `MixUp(stack_x=True)` the inputs stay as they are, and the model is given the partners' inputs and `lam` as well. `StackedModel(encoder, head)` is such a model, made of two parts that you have already:
+Some models know best where two samples can be mixed, as behind a text encoder of one's own, or behind both towers of a siamese model. With `MixUp(stack_x=True)` the inputs stay as they are, and the model is given the partners' inputs and `lam` as well. `StackedModel(encoder, head)` is such a model, made of two parts that you have already:
 
 Docs: https://fastmix.github.io/fastmix/stack.html.md"""
 
