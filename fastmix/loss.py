@@ -10,32 +10,22 @@ Docs: https://fastmix.github.io/fastmix/loss.html.md"""
 __all__ = ['KnownLoss', 'as_known', 'n_targets', 'is_known', 'name_of', 'blend', 'known_loss', 'other_loss', 'MixUpLoss',
            'dense_loss']
 
-# %% ../nbs/02_loss.ipynb #2bc535a3
+# %% ../nbs/02_loss.ipynb #8ba8c440
 import functools, inspect, sys, torch, torch.nn.functional as F
 from copy import copy
 from torch import Tensor, nn
 from types import FunctionType, SimpleNamespace
 from typing import NamedTuple
-from .mix import check_lam, mix_targets, over_samples
+from .mix import check_lam, mix_targets
 
-# %% ../nbs/02_loss.ipynb #7d4934f5
-_known = {
-    F.cross_entropy: (nn.CrossEntropyLoss, 'weight ignore_index label_smoothing'),
-    F.nll_loss: (nn.NLLLoss, 'weight ignore_index'),
-    F.mse_loss: (nn.MSELoss, ''),
-    F.l1_loss: (nn.L1Loss, ''),
-    F.smooth_l1_loss: (nn.SmoothL1Loss, 'beta'),
-    F.huber_loss: (nn.HuberLoss, 'delta'),
-    F.binary_cross_entropy: (nn.BCELoss, 'weight'),
-    F.binary_cross_entropy_with_logits: (nn.BCEWithLogitsLoss, 'weight pos_weight'),
-    F.kl_div: (nn.KLDivLoss, 'log_target'),
-    F.poisson_nll_loss: (nn.PoissonNLLLoss, 'log_input full eps'),
-    F.gaussian_nll_loss: (nn.GaussianNLLLoss, 'full eps'),
-    F.soft_margin_loss: (nn.SoftMarginLoss, ''),
-    F.multi_margin_loss: (nn.MultiMarginLoss, 'p margin weight'),
-    F.multilabel_margin_loss: (nn.MultiLabelMarginLoss, ''),
-    F.multilabel_soft_margin_loss: (nn.MultiLabelSoftMarginLoss, 'weight'),
-    F.hinge_embedding_loss: (nn.HingeEmbeddingLoss, 'margin')}
+# %% ../nbs/02_loss.ipynb #072e081d
+_known = {F.cross_entropy: (nn.CrossEntropyLoss, 'weight ignore_index label_smoothing'), F.nll_loss: (nn.NLLLoss, 'weight ignore_index'),
+    F.mse_loss: (nn.MSELoss, ''), F.l1_loss: (nn.L1Loss, ''), F.smooth_l1_loss: (nn.SmoothL1Loss, 'beta'), F.huber_loss: (nn.HuberLoss, 'delta'),
+    F.binary_cross_entropy: (nn.BCELoss, 'weight'), F.binary_cross_entropy_with_logits: (nn.BCEWithLogitsLoss, 'weight pos_weight'),
+    F.kl_div: (nn.KLDivLoss, 'log_target'), F.poisson_nll_loss: (nn.PoissonNLLLoss, 'log_input full eps'),
+    F.gaussian_nll_loss: (nn.GaussianNLLLoss, 'full eps'), F.soft_margin_loss: (nn.SoftMarginLoss, ''),
+    F.multi_margin_loss: (nn.MultiMarginLoss, 'p margin weight'), F.multilabel_margin_loss: (nn.MultiLabelMarginLoss, ''),
+    F.multilabel_soft_margin_loss: (nn.MultiLabelSoftMarginLoss, 'weight'), F.hinge_embedding_loss: (nn.HingeEmbeddingLoss, 'margin')}
 _options = {f: ('reduction', *o.split()) for f,(_,o) in _known.items()}
 _modules = {m: f for f,(m,_) in _known.items()}
 
@@ -45,7 +35,7 @@ _fastai_flat = 'BaseLoss','CrossEntropyLossFlat','FocalLossFlat','BCEWithLogitsL
 
 def _fastai(name): return getattr(sys.modules.get('fastai.losses'), name, None)
 
-# %% ../nbs/02_loss.ipynb #76605a8c
+# %% ../nbs/02_loss.ipynb #57256a16
 def _defined_in(f, module): return getattr(f, '__globals__', {}).get('__name__')==module
 
 def _intact(func): return getattr(F, func.__name__) is func and _defined_in(func, 'torch.nn.functional')
@@ -57,13 +47,14 @@ def _runs_as_written(f):
         and 'forward' not in o and '__call__' not in o
         and not any(o[f'_{k}'] or getattr(nn.modules.module, f'_global_{k}') for k in kinds))
 
+# %% ../nbs/02_loss.ipynb #bb840c62
 def _flattens_as_written(f):
     "Is `f` one of fastai's flattening wrappers, called as they were written?"
     cls,base = type(f),_fastai('BaseLoss')
     return (any(cls is _fastai(n) for n in _fastai_flat) and cls.__call__ is base.__call__ and cls._contiguous is base._contiguous
         and _defined_in(base.__call__, 'fastai.losses') and _defined_in(base._contiguous, 'fastai.losses') and '_contiguous' not in vars(f))
 
-# %% ../nbs/02_loss.ipynb #23b72534
+# %% ../nbs/02_loss.ipynb #15e29683
 class KnownLoss(NamedTuple):
     "What is known of a loss"
     func: object # One of PyTorch's functions, or a loss class of fastai's
@@ -83,6 +74,7 @@ def _from_function(f):
     ok = type(func) is FunctionType and func in _options and _intact(func) and all(k in _options[func] for k in kw)
     return KnownLoss(func, kw) if ok else None
 
+# %% ../nbs/02_loss.ipynb #4747c426
 def as_known(
     loss_func # Any loss function
 ): # A `KnownLoss`, or None
@@ -94,7 +86,7 @@ def as_known(
 
 def n_targets(known): return 2 if known.func is F.gaussian_nll_loss else 1 # a mean, and its variance
 
-# %% ../nbs/02_loss.ipynb #fa7bb943
+# %% ../nbs/02_loss.ipynb #95ae57ba
 def is_known(
     loss_func, # Any loss function
     n:int=None # How many targets it is called with; by default as many as it takes
@@ -105,7 +97,8 @@ def is_known(
 
 def name_of(loss_func)->str:
     "What to call `loss_func` in a message"
-    return getattr(loss_func, '__name__', None) or repr(loss_func)
+    name = getattr(loss_func, '__name__', None) or ' '.join(repr(loss_func).split())
+    return name if len(name)<100 else type(loss_func).__name__
 
 # %% ../nbs/02_loss.ipynb #00f16289
 def _reduce(loss, reduction, w=None):
@@ -230,7 +223,7 @@ def other_loss(loss_func, pred, yb, yb1, lam):
     if not isinstance(loss, Tensor): raise TypeError(f"Expected {name} to return a Tensor, but got {type(loss).__name__}")
     return blend(loss, loss1, lam[0])
 
-# %% ../nbs/02_loss.ipynb #2368a652
+# %% ../nbs/02_loss.ipynb #f5870954
 def _takes(f, n):
     "Can `f` be called with `n` positional arguments?"
     try: inspect.signature(f.forward if isinstance(f, nn.Module) else f).bind(*range(n))
@@ -249,6 +242,7 @@ def _with_reduction(f, reduction):
     f.reduction = reduction
     return f
 
+# %% ../nbs/02_loss.ipynb #453c20a1
 class MixUpLoss:
     "`loss_func`, also on two sets of targets"
     def __init__(self,
