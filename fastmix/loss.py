@@ -10,13 +10,13 @@ Docs: https://fastmix.github.io/fastmix/loss.html.md"""
 __all__ = ['KnownLoss', 'as_known', 'n_targets', 'is_known', 'name_of', 'blend', 'known_loss', 'other_loss', 'MixUpLoss',
            'dense_loss']
 
-# %% ../nbs/02_loss.ipynb #8ba8c440
+# %% ../nbs/02_loss.ipynb #f7d3b045
 import functools, inspect, sys, torch, torch.nn.functional as F
 from copy import copy
 from torch import Tensor, nn
 from types import FunctionType, SimpleNamespace
 from typing import NamedTuple
-from .mix import check_lam, mix_targets
+from .mix import _weighted_only, check_lam, mix_targets
 
 # %% ../nbs/02_loss.ipynb #072e081d
 _known = {F.cross_entropy: (nn.CrossEntropyLoss, 'weight ignore_index label_smoothing'), F.nll_loss: (nn.NLLLoss, 'weight ignore_index'),
@@ -136,13 +136,7 @@ def blend(
     lam,loss,loss1 = lam.to(dtype),loss.to(dtype),loss1.to(dtype)
     return (lam*loss).where(lam>0, 0) + ((1-lam)*loss1).where(lam<1, 0)
 
-# %% ../nbs/02_loss.ipynb #453d1833
-def _weighted_only(y, y1, lam):
-    "`y` and `y1`, each replaced by the other where its weight is 0"
-    if not all(type(o) is Tensor for o in (y,y1)) or y.shape!=y1.shape or y.ndim==0: return y,y1
-    lam = lam.view(-1, *[1]*(y.ndim-1))
-    return y.where(lam>0, y1),y1.where(lam<1, y)
-
+# %% ../nbs/02_loss.ipynb #0e779808
 def _flatten(flat, pred, y):
     "Both as fastai's wrapper `flat` would hand them on"
     if flat is None: return pred,y
