@@ -14,18 +14,20 @@ import math, torch
 from numbers import Real
 from torch import Tensor
 
-# %% ../nbs/00_draw.ipynb #65e5c439
+# %% ../nbs/00_draw.ipynb #7894b3db
 def _devices(device, generator):
     "Where to draw, and where the result is wanted: a default device that happens to be set changes neither"
     if device is None: device = 'cpu' if generator is None else generator.device
     device = torch.device(device)
     return device if generator is None else generator.device,device
 
+def _from(generator): return {} if generator is None else dict(generator=generator) # a compiled graph takes no generator, not even none
+
 def _to(t, device):
     "`t` on `device`. A copy to the processor is waited for, since it would be read before it has arrived"
     return t.to(device, non_blocking=torch.device(device).type!='cpu')
 
-# %% ../nbs/00_draw.ipynb #87a10a68
+# %% ../nbs/00_draw.ipynb #ff90a462
 def draw_perm(
     n:int, # Batch size, at least 1
     device=None, # Where the result is wanted; by default where `generator` is, else the CPU
@@ -34,10 +36,10 @@ def draw_perm(
     "One random cycle over the batch: for `n>=2` nobody is its own partner, for `n>=3` no two samples are each other's"
     if n<1: raise ValueError(f"draw_perm needs a batch of at least 1 sample, but got {n}")
     source,device = _devices(device, generator)
-    order = torch.randperm(n, device=source, generator=generator)
+    order = torch.randperm(n, device=source, **_from(generator))
     return _to(order.scatter(0, order, order.roll(-1)), device)
 
-# %% ../nbs/00_draw.ipynb #a5e150f3
+# %% ../nbs/00_draw.ipynb #dd7f1206
 def perm_within(
     groups:Tensor, # Group of each sample `(n,)` (a class, a domain, a patient), as integers
     generator:torch.Generator=None # Source of randomness; by default PyTorch's own for the device of `groups`
@@ -47,21 +49,21 @@ def perm_within(
     if groups.ndim!=1 or not len(groups) or groups.is_floating_point() or groups.is_complex():
         raise ValueError(f"Expected groups as integers of shape (n,), but got {groups.dtype} of shape {tuple(groups.shape)}")
     n,(source,device) = len(groups),_devices(groups.device, generator)
-    order = _to(torch.randperm(n, device=source, generator=generator), device)
+    order = _to(torch.randperm(n, device=source, **_from(generator)), device)
     order = order[groups[order].argsort(stable=True)] # group by group, at random within each
     g,at = groups[order],torch.arange(n, device=device)
     first = torch.where((g!=g.roll(1)) | (at==0), at, 0).cummax(0)[0] # where each one's group begins
     after = torch.where((g!=g.roll(-1)) | (at==n-1), first, at+1)
     return order.scatter(0, order, order[after])
 
-# %% ../nbs/00_draw.ipynb #b52821a0
+# %% ../nbs/00_draw.ipynb #35054781
 def check_alpha(alpha):
     "Raise unless `alpha` is a finite number, 0 or more"
     if isinstance(alpha, bool) or not isinstance(alpha, Real): raise TypeError(f"alpha must be a number, but got {alpha!r}")
-    if not (math.isfinite(alpha) and alpha>=0): raise ValueError(f"alpha must be finite and 0 or more, but got {alpha}")
+    if not 0<=alpha<math.inf: raise ValueError(f"alpha must be finite and 0 or more, but got {alpha}")
     return alpha
 
-# %% ../nbs/00_draw.ipynb #fc0245bd
+# %% ../nbs/00_draw.ipynb #50437cf0
 def draw_lam(
     n:int, # How many
     alpha:float, # Of Beta(alpha, alpha); 0: no mixing, 1: uniform, larger: nearer to half and half
@@ -73,12 +75,12 @@ def draw_lam(
     source,device = _devices(device, generator)
     if check_alpha(alpha)==0: return torch.ones(n, dtype=torch.float32, device=device)
     shape = torch.full((2,n), alpha+1, dtype=torch.float32, device=source)
-    log_gamma = torch._standard_gamma(shape, generator=generator).log()
-    log_u = torch.rand(2, n, dtype=torch.float32, device=source, generator=generator).neg().log1p()
+    log_gamma = torch._standard_gamma(shape, **_from(generator)).log()
+    log_u = torch.rand(2, n, dtype=torch.float32, device=source, **_from(generator)).neg().log1p()
     t = (log_gamma[0] - log_gamma[1] + (log_u[0]-log_u[1])/alpha).sigmoid()
     return _to(torch.maximum(t, 1-t) if dedup else t, device)
 
-# %% ../nbs/00_draw.ipynb #b5cd7c66
+# %% ../nbs/00_draw.ipynb #2f71457c
 def place_boxes(
     size, # Spatial shape `(S1,...,SD)`
     sides, # `D` float tensors `(n,)`: how many pixels the boxes measure along each dimension, whole numbers
@@ -88,7 +90,7 @@ def place_boxes(
     "Boxes with these `sides` at random places, clipped at the border"
     if where not in ('centre', 'uniform', 'inside'): raise ValueError(f"where must be 'centre', 'uniform' or 'inside', but got {where!r}")
     source,device = _devices(sides[0].device, generator)
-    us = _to(torch.rand(len(sides), len(sides[0]), dtype=torch.float32, device=source, generator=generator), device)
+    us = _to(torch.rand(len(sides), len(sides[0]), dtype=torch.float32, device=source, **_from(generator)), device)
     ends = []
     for s,side,u in zip(size, sides, us):
         if   where=='centre':  lo = (u*s - side/2 + 0.5).floor()

@@ -10,13 +10,13 @@ Docs: https://fastmix.github.io/fastmix/loss.html.md"""
 __all__ = ['KnownLoss', 'as_known', 'n_targets', 'is_known', 'name_of', 'blend', 'known_loss', 'other_loss', 'MixUpLoss',
            'dense_loss']
 
-# %% ../nbs/02_loss.ipynb #f7d3b045
+# %% ../nbs/02_loss.ipynb #17a0a72b
 import functools, inspect, sys, torch, torch.nn.functional as F
 from copy import copy
 from torch import Tensor, nn
 from types import FunctionType, SimpleNamespace
 from typing import NamedTuple
-from .mix import _weighted_only, check_lam, mix_targets
+from .mix import _plain, _weighted_only, check_lam, mix_targets
 
 # %% ../nbs/02_loss.ipynb #072e081d
 _known = {F.cross_entropy: (nn.CrossEntropyLoss, 'weight ignore_index label_smoothing'), F.nll_loss: (nn.NLLLoss, 'weight ignore_index'),
@@ -35,8 +35,8 @@ _fastai_flat = 'BaseLoss','CrossEntropyLossFlat','FocalLossFlat','BCEWithLogitsL
 
 def _fastai(name): return getattr(sys.modules.get('fastai.losses'), name, None)
 
-# %% ../nbs/02_loss.ipynb #57256a16
-def _defined_in(f, module): return getattr(f, '__globals__', {}).get('__name__')==module
+# %% ../nbs/02_loss.ipynb #c49fd543
+def _defined_in(f, module): return hasattr(f, '__globals__') and f.__globals__['__name__']==module
 
 def _intact(func): return getattr(F, func.__name__) is func and _defined_in(func, 'torch.nn.functional')
 
@@ -136,13 +136,13 @@ def blend(
     lam,loss,loss1 = lam.to(dtype),loss.to(dtype),loss1.to(dtype)
     return (lam*loss).where(lam>0, 0) + ((1-lam)*loss1).where(lam<1, 0)
 
-# %% ../nbs/02_loss.ipynb #0e779808
+# %% ../nbs/02_loss.ipynb #6e6f0428
 def _flatten(flat, pred, y):
     "Both as fastai's wrapper `flat` would hand them on"
     if flat is None: return pred,y
     flat = copy(flat)
     flat.func = lambda *args: args
-    return tuple(o.as_subclass(Tensor) for o in flat(pred, y))
+    return tuple(map(_plain, flat(pred, y)))
 
 def _entries(known):
     "The known loss without its reduction: nothing of the user's loss is changed for it, not even for a moment"
@@ -165,7 +165,7 @@ def _check_pair(name, pred, y, y1):
     if y.shape!=y1.shape or y.is_floating_point()!=y1.is_floating_point(): raise ValueError(
         f"Expected y and yb1 of one shape and kind, but got {y.dtype} of shape {tuple(y.shape)} and {y1.dtype} of shape {tuple(y1.shape)}")
 
-# %% ../nbs/02_loss.ipynb #17841626
+# %% ../nbs/02_loss.ipynb #51c10abf
 def _mixed(known, pred, yb, yb1, lam):
     "The mixed loss of what is flat and matches; `lam` broadcasts over targets"
     func,y,y1,o = known.func,yb[0],yb1[0],dict(known.options)
@@ -186,7 +186,7 @@ def _mixed(known, pred, yb, yb1, lam):
 def known_loss(known, loss_func, pred, yb, yb1, lam):
     "The exact mixed loss of a known loss"
     _check_pair(name_of(loss_func), pred, yb[0], yb1[0])
-    p,yb0,yb1 = pred.as_subclass(Tensor),*([t.as_subclass(Tensor) if isinstance(t, Tensor) else t for t in ts] for ts in (yb,yb1))
+    p,yb0,yb1 = _plain(pred),*([_plain(t) if isinstance(t, Tensor) else t for t in ts] for ts in (yb,yb1))
     lam = check_lam(lam, len(yb0[0]), p.device)
     (y,*rest),(y1,*rest1) = zip(*[_weighted_only(a, b, lam) for a,b in zip(yb0, yb1)])
     lam = lam.view(-1, *[1]*(y.ndim-1))

@@ -15,13 +15,13 @@ Docs: https://fastmix.github.io/fastmix/mix.html.md"""
 __all__ = ['check_lam', 'take', 'over_samples', 'mixup_batch', 'check_dims', 'cut_dims', 'spatial', 'check_sides', 'draw_cut',
            'box_mask', 'paste', 'cutmix_batch', 'mix_targets']
 
-# %% ../nbs/01_mix.ipynb #bd4715ce
+# %% ../nbs/01_mix.ipynb #a9d1b60e
 import torch, torch.nn.functional as F
 from itertools import repeat, starmap
 from numbers import Real
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
-from .draw import _devices, _to, draw_perm, draw_lam, draw_boxes, place_boxes, box_lam
+from .draw import _devices, _from, _to, draw_perm, draw_lam, draw_boxes, place_boxes, box_lam
 
 # %% ../nbs/01_mix.ipynb #5973f918
 def _kind(x):
@@ -208,7 +208,7 @@ def _check_boxes(boxes, n, size, device):
         if bad.any(): raise ValueError(f"Expected boxes [lo, hi) with 0 <= lo <= hi <= {size}, but got {boxes[bad.any(-1)][0].tolist()}")
     return _to(boxes, device).long().clone()
 
-# %% ../nbs/01_mix.ipynb #0ee54eef
+# %% ../nbs/01_mix.ipynb #58a4bd69
 def draw_cut(
     n:int, # How many boxes
     size, # Spatial shape
@@ -225,7 +225,7 @@ def draw_cut(
     where = 'inside' if minmax else 'uniform' if uniform else 'centre'
     a,b = minmax or (length,length)
     source,device = _devices(device, generator)
-    u = _to(torch.rand(len(size), n, dtype=torch.float32, device=source, generator=generator), device)
+    u = _to(torch.rand(len(size), n, dtype=torch.float32, device=source, **_from(generator)), device)
     return place_boxes(size, [((a + (b-a)*o)*s).round().clamp(min=1) for s,o in zip(size,u)], where, generator)
 
 # %% ../nbs/01_mix.ipynb #a9871f07
