@@ -39,16 +39,16 @@ def draw_perm(
     order = torch.randperm(n, device=source, **_from(generator))
     return _to(order.scatter(0, order, order.roll(-1)), device)
 
-# %% ../nbs/00_draw.ipynb #dd7f1206
+# %% ../nbs/00_draw.ipynb #44d862d2
 def perm_within(
     groups:Tensor, # Group of each sample `(n,)` (a class, a domain, a patient), as integers
     generator:torch.Generator=None # Source of randomness; by default PyTorch's own for the device of `groups`
 )->Tensor: # LongTensor `(n,)`, the partner of each sample
     "One random cycle within each group. Alone in its group, a sample is its own partner"
     if not isinstance(groups, Tensor): groups = torch.as_tensor(groups, device='cpu')
-    if groups.ndim!=1 or not len(groups) or groups.is_floating_point() or groups.is_complex():
+    if groups.ndim!=1 or not groups.numel() or groups.is_floating_point() or groups.is_complex():
         raise ValueError(f"Expected groups as integers of shape (n,), but got {groups.dtype} of shape {tuple(groups.shape)}")
-    n,(source,device) = len(groups),_devices(groups.device, generator)
+    n,(source,device) = groups.shape[0],_devices(groups.device, generator)
     order = _to(torch.randperm(n, device=source, **_from(generator)), device)
     order = order[groups[order].argsort(stable=True)] # group by group, at random within each
     g,at = groups[order],torch.arange(n, device=device)
@@ -63,7 +63,7 @@ def check_alpha(alpha):
     if not 0<=alpha<math.inf: raise ValueError(f"alpha must be finite and 0 or more, but got {alpha}")
     return alpha
 
-# %% ../nbs/00_draw.ipynb #50437cf0
+# %% ../nbs/00_draw.ipynb #8d34189e
 def draw_lam(
     n:int, # How many
     alpha:float, # Of Beta(alpha, alpha); 0: no mixing, 1: uniform, larger: nearer to half and half
@@ -75,12 +75,12 @@ def draw_lam(
     source,device = _devices(device, generator)
     if check_alpha(alpha)==0: return torch.ones(n, dtype=torch.float32, device=device)
     shape = torch.full((2,n), alpha+1, dtype=torch.float32, device=source)
-    log_gamma = torch._standard_gamma(shape, **_from(generator)).log()
-    log_u = torch.rand(2, n, dtype=torch.float32, device=source, **_from(generator)).neg().log1p()
+    log_gamma = torch._standard_gamma(shape, **_from(generator)).log_()
+    log_u = torch.rand(2, n, dtype=torch.float32, device=source, **_from(generator)).neg_().log1p_()
     t = (log_gamma[0] - log_gamma[1] + (log_u[0]-log_u[1])/alpha).sigmoid()
     return _to(torch.maximum(t, 1-t) if dedup else t, device)
 
-# %% ../nbs/00_draw.ipynb #2f71457c
+# %% ../nbs/00_draw.ipynb #5dec7387
 def place_boxes(
     size, # Spatial shape `(S1,...,SD)`
     sides, # `D` float tensors `(n,)`: how many pixels the boxes measure along each dimension, whole numbers
@@ -90,7 +90,7 @@ def place_boxes(
     "Boxes with these `sides` at random places, clipped at the border"
     if where not in ('centre', 'uniform', 'inside'): raise ValueError(f"where must be 'centre', 'uniform' or 'inside', but got {where!r}")
     source,device = _devices(sides[0].device, generator)
-    us = _to(torch.rand(len(sides), len(sides[0]), dtype=torch.float32, device=source, **_from(generator)), device)
+    us = _to(torch.rand(len(sides), sides[0].shape[0], dtype=torch.float32, device=source, **_from(generator)), device)
     ends = []
     for s,side,u in zip(size, sides, us):
         if   where=='centre':  lo = (u*s - side/2 + 0.5).floor()

@@ -100,12 +100,11 @@ def name_of(loss_func)->str:
     name = getattr(loss_func, '__name__', None) or ' '.join(repr(loss_func).split())
     return name if len(name)<100 else type(loss_func).__name__
 
-# %% ../nbs/02_loss.ipynb #00f16289
+# %% ../nbs/02_loss.ipynb #2a1d8893
 def _reduce(loss, reduction, w=None):
     "`loss` reduced, a mean by the weights `w` if given"
     if reduction=='none': return loss
     if reduction=='sum':  return loss.sum()
-    if reduction=='batchmean': return loss.sum()/len(loss)
     if reduction!='mean': raise ValueError(f"Expected reduction to be 'mean', 'sum' or 'none', but got {reduction!r}")
     return loss.mean() if w is None else loss.sum()/w.sum()
 
@@ -149,7 +148,7 @@ def _entries(known):
     func,options = known.func,known.options | dict(reduction='none')
     return functools.partial(func.forward, SimpleNamespace(**options)) if isinstance(func, type) else functools.partial(func, **options)
 
-# %% ../nbs/02_loss.ipynb #a74c4d35
+# %% ../nbs/02_loss.ipynb #cca73785
 def _matches(func, pred, y):
     "Do predictions and targets match entry by entry?"
     by_class = func in (F.cross_entropy, F.nll_loss, _fastai('FocalLoss')) and not y.is_floating_point()
@@ -157,15 +156,15 @@ def _matches(func, pred, y):
     if func is F.multi_margin_loss: return pred.ndim==2 and y.shape==pred.shape[:1]
     return y.shape==pred.shape and (pred.ndim>1 or func not in (F.multilabel_margin_loss, F.multilabel_soft_margin_loss))
 
-def _check_pair(name, pred, y, y1):
+def _check_pair(loss_func, pred, y, y1):
     "Raise unless these can be mixed by a known loss"
     if not all(isinstance(o, Tensor) for o in (pred,y,y1)):
-        raise TypeError(f"Expected predictions and targets of {name} as Tensors, but got {', '.join(type(o).__name__ for o in (pred,y,y1))}")
+        raise TypeError(f"Expected predictions and targets of {name_of(loss_func)} as Tensors, but got {', '.join(type(o).__name__ for o in (pred,y,y1))}")
     if y.ndim==0: raise ValueError(f"Expected a batch of targets, but got a single one for predictions of shape {tuple(pred.shape)}")
     if y.shape!=y1.shape or y.is_floating_point()!=y1.is_floating_point(): raise ValueError(
         f"Expected y and yb1 of one shape and kind, but got {y.dtype} of shape {tuple(y.shape)} and {y1.dtype} of shape {tuple(y1.shape)}")
 
-# %% ../nbs/02_loss.ipynb #51c10abf
+# %% ../nbs/02_loss.ipynb #8b0b8d19
 def _mixed(known, pred, yb, yb1, lam):
     "The mixed loss of what is flat and matches; `lam` broadcasts over targets"
     func,y,y1,o = known.func,yb[0],yb1[0],dict(known.options)
@@ -181,13 +180,13 @@ def _mixed(known, pred, yb, yb1, lam):
     loss,loss1 = entries(pred, *yb),entries(pred, *yb1)
     if loss.ndim<lam.ndim: lam = lam.select(1 if func is _fastai('FocalLoss') else -1, 0) # one entry for a row of classes
     loss = blend(loss, loss1, lam)
-    return loss.sum()/len(pred) if reduction=='batchmean' and func is F.kl_div else _reduce(loss, reduction)
+    return loss.sum()/pred.shape[0] if reduction=='batchmean' and func is F.kl_div else _reduce(loss, reduction)
 
 def known_loss(known, loss_func, pred, yb, yb1, lam):
     "The exact mixed loss of a known loss"
-    _check_pair(name_of(loss_func), pred, yb[0], yb1[0])
+    _check_pair(loss_func, pred, yb[0], yb1[0])
     p,yb0,yb1 = _plain(pred),*([_plain(t) if isinstance(t, Tensor) else t for t in ts] for ts in (yb,yb1))
-    lam = check_lam(lam, len(yb0[0]), p.device)
+    lam = check_lam(lam, yb0[0].shape[0], p.device)
     (y,*rest),(y1,*rest1) = zip(*[_weighted_only(a, b, lam) for a,b in zip(yb0, yb1)])
     lam = lam.view(-1, *[1]*(y.ndim-1))
     if known.flat is not None:
@@ -199,22 +198,22 @@ def known_loss(known, loss_func, pred, yb, yb1, lam):
             f"but got shapes {tuple(pred.shape)} and {tuple(yb[0].shape)}")
     return _mixed(known, p, (y,*rest), (y1,*rest1), lam)
 
-# %% ../nbs/02_loss.ipynb #e5fc8618
+# %% ../nbs/02_loss.ipynb #9d471569
 def _first(o):
     if isinstance(o, dict): o = tuple(o.values())
     return o if isinstance(o, Tensor) else next((t for t in map(_first, o) if t is not None), None) if isinstance(o, (tuple,list)) else None
 
 def other_loss(loss_func, pred, yb, yb1, lam):
     "Both losses as `loss_func` has them, weighted by one lambda"
-    n,name,t = torch.as_tensor(lam).numel(),name_of(loss_func),_first((pred,yb))
+    n,t = lam.numel() if isinstance(lam, Tensor) else torch.as_tensor(lam, device='cpu').numel(),_first((pred,yb))
     if n!=1: raise ValueError(
-        f"Expected one lambda for the batch (per_sample=False), but got {n}: how {name} takes its mean is known to it alone. "
+        f"Expected one lambda for the batch (per_sample=False), but got {n}: how {name_of(loss_func)} takes its mean is known to it alone. "
         "To weigh samples yourself, call it twice without its reduction: "
         "l,l1 = loss(pred, y, reduction='none'),loss(pred, y1, reduction='none'), then (lam*l + (1-lam)*l1).mean()")
     lam = check_lam(lam, 1, t.device if t is not None else None)
     yb,yb1 = zip(*[_weighted_only(a, b, lam) for a,b in zip(yb, yb1)])
     loss,loss1 = loss_func(pred, *yb),loss_func(pred, *yb1)
-    if not isinstance(loss, Tensor): raise TypeError(f"Expected {name} to return a Tensor, but got {type(loss).__name__}")
+    if not isinstance(loss, Tensor): raise TypeError(f"Expected {name_of(loss_func)} to return a Tensor, but got {type(loss).__name__}")
     return blend(loss, loss1, lam[0])
 
 # %% ../nbs/02_loss.ipynb #f5870954

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 from .draw import _devices, _from, _to, draw_perm, draw_lam, draw_boxes, place_boxes, box_lam
 
-# %% ../nbs/01_mix.ipynb #5973f918
+# %% ../nbs/01_mix.ipynb #8f489aa9
 def _kind(x):
     "What `x` is, in an error"
     return type(x).__name__ + (f" of {x.dtype} and shape {tuple(x.shape)}" if hasattr(x, 'dtype') else '')
@@ -44,12 +44,12 @@ def _check_targets(y, x):
     if not isinstance(y, Tensor):
         try: y = _to(torch.as_tensor(y, device='cpu'), x.device)
         except (TypeError, ValueError, RuntimeError) as e: raise TypeError(f"Expected y as a Tensor, or as numbers that make one, but got {_kind(y)}") from e
-    if y.ndim==0 or len(y)!=len(x):
-        raise ValueError(f"Expected as many targets as samples, but got {'a single one' if y.ndim==0 else len(y)} for {len(x)}")
+    if y.ndim==0 or y.shape[0]!=x.shape[0]:
+        raise ValueError(f"Expected as many targets as samples, but got {'a single one' if y.ndim==0 else y.shape[0]} for {x.shape[0]}")
     if y.device!=x.device: raise ValueError(f"Expected y on the device of x, {x.device}, but got {y.device}: pass y.to(x.device)")
     return y
 
-# %% ../nbs/01_mix.ipynb #4295a5f4
+# %% ../nbs/01_mix.ipynb #0c2756ce
 def _is_watched():
     "Does PyTorch trace, compile, transform or dispatch elsewhere what is done now?"
     return (torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._functorch.peek_interpreter_stack() is not None
@@ -59,6 +59,7 @@ def _holds_values(t): return type(t).__torch_dispatch__ is Tensor.__torch_dispat
 
 def _is_readable(t): return not _is_watched() and t.device.type=='cpu' and _holds_values(t)
 
+# %% ../nbs/01_mix.ipynb #f86e2085
 def _wants_grad(t): return t.requires_grad or not torch.compiler.is_compiling() and unpack_dual(t).tangent is not None
 
 def _is_bare(t):
@@ -118,7 +119,7 @@ def over_samples(
     "`lam` in a shape that broadcasts over the samples of `x`"
     return lam.view(-1, *[1]*(x.ndim-1)).to(x.dtype)
 
-# %% ../nbs/01_mix.ipynb #94fa015e
+# %% ../nbs/01_mix.ipynb #bf8dce89
 def _lerp_each(x, perm, lam):
     "`_lerp` on the processor, a sample at a time: what is read and written goes through the memory once"
     res = torch.empty_like(x)
@@ -130,14 +131,17 @@ def _lerp_each(x, perm, lam):
 def _lerp(x, perm, lam):
     "`lam*x + (1-lam)*x[perm]`, and where `lam` is 1 no trace of `x[perm]`"
     if _wants_grad(lam): return take(x, perm).lerp(x, over_samples(lam, x))
-    bare,readable = _is_bare(x),_is_readable(lam)
-    if bare and readable and x.numel()>=len(x)*2**16: return _lerp_each(x, perm, lam) # where a call for each sample costs next to nothing
-    if not readable: perm = perm.where(lam<1, torch.arange(len(x), device=x.device))
+    readable = _is_readable(lam)
+    if readable and x.numel()>=len(x)*2**16 and _is_bare(x): return _lerp_each(x, perm, lam) # where a call for each sample costs next to nothing
+    if not readable: perm = perm.where(lam<1, torch.arange(x.shape[0], device=x.device))
     x1,w = take(x, perm),over_samples(lam, x)
     xm = x1.lerp(x, w) if _is_watched() else x1.lerp_(x, w)
-    return x.where(over_samples(lam, x)==1, xm) if readable and (lam==1).any() else xm
+    if readable and 1. in (lams := lam.expand(len(x)).tolist()):
+        whole = [i for i,l in enumerate(lams) if l==1]
+        xm[whole] = x[whole]
+    return xm
 
-# %% ../nbs/01_mix.ipynb #223599d2
+# %% ../nbs/01_mix.ipynb #99b0cee7
 def mixup_batch(
     x:Tensor, # Batch of inputs or activations `(B,...)`, floating point
     y=None, # Their targets `(B,...)`, of any dtype: a Tensor, an array or a list
@@ -152,7 +156,7 @@ def mixup_batch(
     "`lam*x + (1-lam)*x[perm]` and the partners' targets, as in [mixup](https://arxiv.org/abs/1710.09412)"
     _check_batch(x)
     if y is not None: y = _check_targets(y, x)
-    B,dev = len(x),x.device
+    B,dev = x.shape[0],x.device
     perm = draw_perm(B, dev, generator) if perm is None else _check_perm(perm, B, dev)
     lam = draw_lam(B if per_sample else 1, alpha, dedup, dev, generator) if lam is None else check_lam(lam, B, dev).clone()
     return _like(_lerp(_plain(x), perm, lam), x),None if y is None else take(y, perm),lam
@@ -242,7 +246,7 @@ def box_mask(
         res = inside if res is None else res & inside
     return res
 
-# %% ../nbs/01_mix.ipynb #3af9d7e3
+# %% ../nbs/01_mix.ipynb #ab6f0946
 _bits = {torch.bfloat16: torch.int16, **{getattr(torch, o): torch.uint8 for o in dir(torch) if o.startswith('float8_')}, torch.complex32: torch.int32}
 
 def _paste_slices(x, perm, boxes, dims):
@@ -267,11 +271,11 @@ def paste(
     p = _plain(x)
     if _is_bare(p) and p.device.type=='cpu': return _like(_paste_slices(p, perm, boxes, dims), x)
     mask = box_mask(boxes, [p.shape[d] for d in dims])
-    mask = mask.view(len(mask), *[p.shape[d] if d in dims else 1 for d in range(1, p.ndim)])
+    mask = mask.view(mask.shape[0], *[p.shape[d] if d in dims else 1 for d in range(1, p.ndim)])
     p1 = take(p, perm)
     return _like(torch.where(mask, p1, p, out=p1 if _is_bare(p) else None), x)
 
-# %% ../nbs/01_mix.ipynb #ab851d0c
+# %% ../nbs/01_mix.ipynb #6c655ab7
 def cutmix_batch(
     x:Tensor, # Batch `(B,C,S1,...,SD)` of 1-D signals, images or volumes, floating point; of any shape if `dims` are given
     y=None, # Their targets `(B,...)`, of any dtype: a Tensor, an array or a list
@@ -293,7 +297,7 @@ def cutmix_batch(
     if y is not None: y = _check_targets(y, x)
     if lam is not None and not (length is minmax is boxes is None):
         raise ValueError("Expected lam or the size of the boxes, but got both: lam follows from the boxes")
-    dims,B,dev = cut_dims(x, dims),len(x),x.device
+    dims,B,dev = cut_dims(x, dims),x.shape[0],x.device
     size = spatial(x, dims)
     perm = draw_perm(B, dev, generator) if perm is None else _check_perm(perm, B, dev)
     if   boxes is not None: boxes = _check_boxes(boxes, B, size, dev)
@@ -308,7 +312,7 @@ def _weighted_only(y, y1, lam):
     lam = lam.view(-1, *[1]*(y.ndim-1))
     return y.where(lam>0, y1),y1.where(lam<1, y)
 
-# %% ../nbs/01_mix.ipynb #d28775b3
+# %% ../nbs/01_mix.ipynb #91618d7d
 def mix_targets(
     y:Tensor, # Targets `(B,...)`: integer class indices, or floating point
     y1:Tensor, # Partners' targets, of the same shape
@@ -320,6 +324,6 @@ def mix_targets(
     if not y.is_floating_point():
         if num_classes is None: raise ValueError(f"Expected num_classes, to make integer targets dense, but got {y.dtype} without it")
         y,y1 = (F.one_hot(o.long(), num_classes).movedim(-1, 1 if o.ndim else -1).float() for o in (y,y1))
-    lam = check_lam(lam, len(y), y.device)
+    lam = check_lam(lam, y.shape[0], y.device)
     y,y1 = _weighted_only(y, y1, lam)
     return y1.lerp(y, over_samples(lam, y))
