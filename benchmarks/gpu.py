@@ -45,7 +45,8 @@ def differ(a, b, tol):
 
 def batch_functions(r):
     perm,lam = torch.tensor([1,2,3,0]),torch.tensor([.3,1.,.85,.5])
-    for shape,dtype,layout in itertools.product(((4,3,8,8),(4,2,50),(4,1,6,7,8),(4,3,256,256)), (torch.float32,torch.float16,torch.bfloat16,torch.float64), ('contiguous','channels_last')):
+    for shape,dtype,layout in itertools.product(((4,3,8,8),(4,2,50),(4,1,6,7,8),(4,3,256,256)),
+        (torch.float32,torch.float16,torch.bfloat16,torch.float64), ('contiguous','channels_last')):
         x = torch.randn(shape).to(dtype)
         if layout=='channels_last' and x.ndim>3: x = x.to(memory_format=torch.channels_last if x.ndim==4 else torch.channels_last_3d)
         boxes = fm.draw_boxes(shape[2:], lam)
@@ -88,8 +89,10 @@ def draws(r):
 def losses(r):
     "Known losses with a lambda for each sample, values and gradients"
     w = torch.rand(5)
-    fs = [nn.CrossEntropyLoss(w, ignore_index=1, label_smoothing=.1), nn.CrossEntropyLoss(), nn.NLLLoss(w), nn.MSELoss(), nn.L1Loss(), nn.SmoothL1Loss(), nn.HuberLoss(),
-        nn.BCEWithLogitsLoss(pos_weight=w), nn.KLDivLoss(reduction='batchmean'), nn.PoissonNLLLoss(), nn.MultiMarginLoss(weight=w), CrossEntropyLossFlat(weight=w),
+    fs = [nn.CrossEntropyLoss(w, ignore_index=1, label_smoothing=.1), nn.CrossEntropyLoss(), nn.NLLLoss(w), nn.MSELoss(), nn.L1Loss(),
+        nn.SmoothL1Loss(), nn.HuberLoss(),
+        nn.BCEWithLogitsLoss(pos_weight=w), nn.KLDivLoss(reduction='batchmean'), nn.PoissonNLLLoss(), nn.MultiMarginLoss(weight=w),
+            CrossEntropyLossFlat(weight=w),
         LabelSmoothingCrossEntropy(weight=w)]
     for f in fs:
         by_class = any(o in str(f) for o in ('CrossEntropy','NLLLoss()','MultiMargin')) and 'Poisson' not in str(f)
@@ -101,12 +104,14 @@ def losses(r):
             return l,torch.autograd.grad(l, p)[0]
         r.check('losses', str(f), lambda: differ(one(r.device), one('cpu'), 1e-5))
 
-mixers = dict(MixUp=fm.MixUp, CutMix=fm.CutMix, FMix=fm.FMix, ResizeMix=fm.ResizeMix, ManifoldMixUp=fm.ManifoldMixUp, OutputMixUp=fm.OutputMixUp,
+mixers = dict(MixUp=fm.MixUp, CutMix=fm.CutMix, FMix=fm.FMix, ResizeMix=fm.ResizeMix, ManifoldMixUp=fm.ManifoldMixUp,
+    OutputMixUp=fm.OutputMixUp,
     MixChoice=lambda **kw: fm.MixChoice(fm.MixUp(**kw), fm.CutMix(**kw)))
 
 def small_net():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3,8,3,padding=1), nn.ReLU(), nn.Conv2d(8,8,3,padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8,5))
+    return nn.Sequential(nn.Conv2d(3,8,3,padding=1), nn.ReLU(), nn.Conv2d(8,8,3,padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(8,5))
 
 class Losses(Callback):
     def before_fit(self): self.seen = []
@@ -173,7 +178,8 @@ def waits(r):
         x,y,p = torch.randn(8,3,9,9, device=r.device),torch.randint(5, (8,), device=r.device),torch.randn(8,5, device=r.device)
         loss = fm.MixUpLoss(nn.CrossEntropyLoss())
         with no_wait(r):
-            for mix,kw in ((fm.mixup_batch,{}), (fm.cutmix_batch,{}), (fm.cutmix_batch,dict(minmax=(.2,.5))), (fm.mixup_batch,dict(per_sample=False))):
+            for mix,kw in ((fm.mixup_batch,{}), (fm.cutmix_batch,{}), (fm.cutmix_batch,dict(minmax=(.2,.5))),
+                (fm.mixup_batch,dict(per_sample=False))):
                 _,y1,lam,*_ = mix(x, y, **kw)
                 loss(p, y, yb1=y1, lam=lam)
             perm_within(y)
@@ -271,7 +277,8 @@ def speed(r):
             res = rows(r.section, what, name_of(shape), times, 'fastmix')
             moved = next(o['value'] for o in res if o['name']=='read and write a batch')*1.5
             ours = next(o['value'] for o in res if o['name']=='fastmix')
-            r.res += res + [row(r.section, what, name_of(shape), 'fastmix over the limit (three batches moved at measured bandwidth)', ours/moved, 'ratio')]
+            r.res += res + [row(r.section, what, name_of(shape), 'fastmix over the limit (three batches moved at measured bandwidth)',
+                ours/moved, 'ratio')]
     from torchvision.models import resnet18
     kw = dict(n=8, size=32, bs=8) if r.quick else dict(n=128, size=224, bs=128)
     both = {}
@@ -316,14 +323,16 @@ class Batches:
             yield x.contiguous(memory_format=torch.channels_last),self.y[at]
 
 def resnet9(width=64):
-    def conv(i, o, pool): return nn.Sequential(nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(), *[nn.MaxPool2d(2)]*pool)
+    def conv(i, o, pool): return nn.Sequential(nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(),
+        *[nn.MaxPool2d(2)]*pool)
     class Res(nn.Module):
         def __init__(self, n):
             super().__init__()
             self.f = nn.Sequential(conv(n, n, False), conv(n, n, False))
         def forward(self, x): return x+self.f(x)
     w = width
-    return nn.Sequential(conv(3, w, False), conv(w, 2*w, True), Res(2*w), conv(2*w, 4*w, True), conv(4*w, 8*w, True), Res(8*w), nn.AdaptiveMaxPool2d(1), nn.Flatten(),
+    return nn.Sequential(conv(3, w, False), conv(w, 2*w, True), Res(2*w), conv(2*w, 4*w, True), conv(4*w, 8*w, True), Res(8*w),
+        nn.AdaptiveMaxPool2d(1), nn.Flatten(),
         nn.Linear(8*w, 10))
 
 class Reached(Callback):
@@ -348,14 +357,16 @@ def cifar(r):
         dls = DataLoaders(Batches(*data[:2], bs, True), Batches(*data[2:], bs, False), device=r.device)
         dls.n_inp = 1
         model = resnet9(width).to(r.device, memory_format=torch.channels_last)
-        learn = Learner(dls, model, loss_func=nn.CrossEntropyLoss(label_smoothing=.1), metrics=accuracy, wd=5e-3, cbs=[Reached(.94), *([cb] if cb else []),
+        learn = Learner(dls, model, loss_func=nn.CrossEntropyLoss(label_smoothing=.1), metrics=accuracy, wd=5e-3,
+            cbs=[Reached(.94), *([cb] if cb else []),
             *([MixedPrecision(amp_mode='bf16')] if r.cuda else [])], path=tempfile.gettempdir())
         learn.remove_cb(ProgressCallback)
         learn.logger = noop
         learn.fit_one_cycle(epochs, 1e-2)
         r.wait()
         case = f'ResNet-9, {epochs} epochs'
-        r.res += [row(r.section, 'CIFAR-10', case, k, learn.reached.seconds or 'not reached', 'seconds to 94 %'), row(r.section, 'CIFAR-10', case, k, learn.reached.best, 'best accuracy')]
+        r.res += [row(r.section, 'CIFAR-10', case, k, learn.reached.seconds or 'not reached', 'seconds to 94 %'),
+            row(r.section, 'CIFAR-10', case, k, learn.reached.best, 'best accuracy')]
 
 sections = dict(functional=functional, waits=waits, precision=precision, speed=speed, cifar=cifar)
 
@@ -377,7 +388,8 @@ def main(
         sections[name](r)
         print(f'{name}: {time.perf_counter()-begin:.0f} s, {len(r.res)-n} rows', flush=True)
         for o in map(rounded, r.res[n:]):
-            if name not in ('functional',): print(f"  {o['what']} {o['case']} {o['name']}: {o['value']} {o['unit']} {o.get('ratio', '')}", flush=True)
+            if name not in ('functional',): print(f"  {o['what']} {o['case']} {o['name']}: {o['value']} {o['unit']} {o.get('ratio', '')}",
+                flush=True)
     if not quick:
         info = versions('gpu', 1) | dict(device=torch.cuda.get_device_name() if r.cuda else device)
         update(Path(out)/'gpu.csv', columns, [rounded(o|dict(threads=1)) for o in r.res])

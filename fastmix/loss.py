@@ -18,10 +18,11 @@ from types import FunctionType, SimpleNamespace
 from typing import NamedTuple
 from .mix import _plain, _weighted_only, check_lam, mix_targets
 
-# %% ../nbs/02_loss.ipynb #072e081d
+# %% ../nbs/02_loss.ipynb #4f841a7c
 _known = {F.cross_entropy: (nn.CrossEntropyLoss, 'weight ignore_index label_smoothing'), F.nll_loss: (nn.NLLLoss, 'weight ignore_index'),
-    F.mse_loss: (nn.MSELoss, ''), F.l1_loss: (nn.L1Loss, ''), F.smooth_l1_loss: (nn.SmoothL1Loss, 'beta'), F.huber_loss: (nn.HuberLoss, 'delta'),
-    F.binary_cross_entropy: (nn.BCELoss, 'weight'), F.binary_cross_entropy_with_logits: (nn.BCEWithLogitsLoss, 'weight pos_weight'),
+    F.mse_loss: (nn.MSELoss, ''), F.l1_loss: (nn.L1Loss, ''), F.smooth_l1_loss: (nn.SmoothL1Loss, 'beta'),
+    F.huber_loss: (nn.HuberLoss, 'delta'), F.binary_cross_entropy: (nn.BCELoss, 'weight'),
+    F.binary_cross_entropy_with_logits: (nn.BCEWithLogitsLoss, 'weight pos_weight'),
     F.kl_div: (nn.KLDivLoss, 'log_target'), F.poisson_nll_loss: (nn.PoissonNLLLoss, 'log_input full eps'),
     F.gaussian_nll_loss: (nn.GaussianNLLLoss, 'full eps'), F.soft_margin_loss: (nn.SoftMarginLoss, ''),
     F.multi_margin_loss: (nn.MultiMarginLoss, 'p margin weight'), F.multilabel_margin_loss: (nn.MultiLabelMarginLoss, ''),
@@ -74,13 +75,14 @@ def _from_function(f):
     ok = type(func) is FunctionType and func in _options and _intact(func) and all(k in _options[func] for k in kw)
     return KnownLoss(func, kw) if ok else None
 
-# %% ../nbs/02_loss.ipynb #4747c426
+# %% ../nbs/02_loss.ipynb #92e5c8e3
 def as_known(
     loss_func # Any loss function
 ): # A `KnownLoss`, or None
     "What is known of `loss_func`"
     if type(loss_func) is MixUpLoss: return as_known(loss_func.loss_func)
-    if not _flattens_as_written(loss_func): return _from_module(loss_func) if isinstance(loss_func, nn.Module) else _from_function(loss_func)
+    if isinstance(loss_func, nn.Module): return _from_module(loss_func)
+    if not _flattens_as_written(loss_func): return _from_function(loss_func)
     known = _from_module(loss_func.func)
     return known._replace(flat=loss_func) if known and n_targets(known)==1 else None
 
@@ -148,7 +150,7 @@ def _entries(known):
     func,options = known.func,known.options | dict(reduction='none')
     return functools.partial(func.forward, SimpleNamespace(**options)) if isinstance(func, type) else functools.partial(func, **options)
 
-# %% ../nbs/02_loss.ipynb #cca73785
+# %% ../nbs/02_loss.ipynb #6deb2aa0
 def _matches(func, pred, y):
     "Do predictions and targets match entry by entry?"
     by_class = func in (F.cross_entropy, F.nll_loss, _fastai('FocalLoss')) and not y.is_floating_point()
@@ -159,7 +161,8 @@ def _matches(func, pred, y):
 def _check_pair(loss_func, pred, y, y1):
     "Raise unless these can be mixed by a known loss"
     if not all(isinstance(o, Tensor) for o in (pred,y,y1)):
-        raise TypeError(f"Expected predictions and targets of {name_of(loss_func)} as Tensors, but got {', '.join(type(o).__name__ for o in (pred,y,y1))}")
+        kinds = ', '.join(type(o).__name__ for o in (pred,y,y1))
+        raise TypeError(f"Expected predictions and targets of {name_of(loss_func)} as Tensors, but got {kinds}")
     if y.ndim==0: raise ValueError(f"Expected a batch of targets, but got a single one for predictions of shape {tuple(pred.shape)}")
     if y.shape!=y1.shape or y.is_floating_point()!=y1.is_floating_point(): raise ValueError(
         f"Expected y and yb1 of one shape and kind, but got {y.dtype} of shape {tuple(y.shape)} and {y1.dtype} of shape {tuple(y1.shape)}")
@@ -235,7 +238,7 @@ def _with_reduction(f, reduction):
     f.reduction = reduction
     return f
 
-# %% ../nbs/02_loss.ipynb #453c20a1
+# %% ../nbs/02_loss.ipynb #5869e56d
 class MixUpLoss:
     "`loss_func`, also on two sets of targets"
     def __init__(self,
@@ -250,7 +253,7 @@ class MixUpLoss:
         yb1=None, # Partners' targets: a tuple like `yb`, or one Tensor
         lam=None # Weight of each sample's own targets, in [0, 1]: a number or `(1,)`, for known losses also `(B,)`
     ):
-        "`loss_func(pred, *yb)`; given `yb1` and `lam`, the loss of the mixed batch. Raises: ValueError if `lam` is `(B,)` and the loss not a known one"
+        "`loss_func(pred, *yb)`; given `yb1` and `lam`, the mixed loss. Raises: ValueError if `lam` is `(B,)` and the loss no known one"
         if yb1 is None and lam is None: return self._plain(pred, *yb)
         if yb1 is None or lam is None: raise ValueError(f"Expected yb1 and lam together, but got only {'lam' if yb1 is None else 'yb1'}")
         yb1 = (yb1,) if isinstance(yb1, Tensor) else tuple(yb1)

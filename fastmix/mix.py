@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 from .draw import _devices, _from, _to, draw_perm, draw_lam, draw_boxes, place_boxes, box_lam
 
-# %% ../nbs/01_mix.ipynb #8f489aa9
+# %% ../nbs/01_mix.ipynb #c2b16e50
 def _kind(x):
     "What `x` is, in an error"
     return type(x).__name__ + (f" of {x.dtype} and shape {tuple(x.shape)}" if hasattr(x, 'dtype') else '')
@@ -35,7 +35,7 @@ def _check_batch(x):
     if x.layout!=torch.strided or x.is_nested: raise TypeError(
         f"Expected a dense batch, but got a {'nested' if x.is_nested else x.layout} Tensor. Pass x.to_dense(), or x.to_padded_tensor(0.)")
     if x.dtype not in _mixable: raise TypeError(
-        f"Expected floating point values to mix, but got {x.dtype}, in which lambda would be rounded to 0 or 1, or which PyTorch can't interpolate. "
+        f"Expected floating point values to mix, but got {x.dtype}, which lambda is rounded in, or PyTorch can't interpolate. "
         "Pass x.float() (x.dequantize() if quantised), scaled as your model wants it, or mix embeddings instead of indices")
     if not x.numel(): raise ValueError(f"Expected a batch of at least 1 sample with at least 1 value, but got x of shape {tuple(x.shape)}")
 
@@ -43,7 +43,8 @@ def _check_targets(y, x):
     "`y` as a Tensor with an entry for each sample of `x`"
     if not isinstance(y, Tensor):
         try: y = _to(torch.as_tensor(y, device='cpu'), x.device)
-        except (TypeError, ValueError, RuntimeError) as e: raise TypeError(f"Expected y as a Tensor, or as numbers that make one, but got {_kind(y)}") from e
+        except (TypeError, ValueError, RuntimeError) as e:
+            raise TypeError(f"Expected y as a Tensor, or as numbers that make one, but got {_kind(y)}") from e
     if y.ndim==0 or y.shape[0]!=x.shape[0]:
         raise ValueError(f"Expected as many targets as samples, but got {'a single one' if y.ndim==0 else y.shape[0]} for {x.shape[0]}")
     if y.device!=x.device: raise ValueError(f"Expected y on the device of x, {x.device}, but got {y.device}: pass y.to(x.device)")
@@ -91,8 +92,10 @@ def _check_perm(perm, n, device):
     if _is_readable(perm) and not ((perm>=0)&(perm<n)).all(): raise ValueError(f"Expected perm in [0, {n-1}], but got {perm.tolist()}")
     return _to(perm, device).long()
 
-# %% ../nbs/01_mix.ipynb #5c7b3d09
-def _is_typed(x): return _holds_values(x) and type(x).__torch_function__ is not torch._C._disabled_torch_function_impl and type(x) is not Tensor
+# %% ../nbs/01_mix.ipynb #a0c94881
+def _is_typed(x):
+    cls = type(x)
+    return cls is not Tensor and _holds_values(x) and cls.__torch_function__ is not torch._C._disabled_torch_function_impl
 
 def _plain(x): return x.as_subclass(Tensor) if _is_typed(x) else x
 
@@ -119,7 +122,7 @@ def over_samples(
     "`lam` in a shape that broadcasts over the samples of `x`"
     return lam.view(-1, *[1]*(x.ndim-1)).to(x.dtype)
 
-# %% ../nbs/01_mix.ipynb #bf8dce89
+# %% ../nbs/01_mix.ipynb #eb3a5c4c
 def _lerp_each(x, perm, lam):
     "`_lerp` on the processor, a sample at a time: what is read and written goes through the memory once"
     res = torch.empty_like(x)
@@ -129,10 +132,10 @@ def _lerp_each(x, perm, lam):
     return res
 
 def _lerp(x, perm, lam):
-    "`lam*x + (1-lam)*x[perm]`, and where `lam` is 1 no trace of `x[perm]`"
+    "`lam*x + (1-lam)*x[perm]`, and where `lam` is 1 no trace of `x[perm]`. Large samples go one by one"
     if _wants_grad(lam): return take(x, perm).lerp(x, over_samples(lam, x))
     readable = _is_readable(lam)
-    if readable and x.numel()>=len(x)*2**16 and _is_bare(x): return _lerp_each(x, perm, lam) # where a call for each sample costs next to nothing
+    if readable and x.numel()>=len(x)*2**16 and _is_bare(x): return _lerp_each(x, perm, lam)
     if not readable: perm = perm.where(lam<1, torch.arange(x.shape[0], device=x.device))
     x1,w = take(x, perm),over_samples(lam, x)
     xm = x1.lerp(x, w) if _is_watched() else x1.lerp_(x, w)
@@ -161,7 +164,7 @@ def mixup_batch(
     lam = draw_lam(B if per_sample else 1, alpha, dedup, dev, generator) if lam is None else check_lam(lam, B, dev).clone()
     return _like(_lerp(_plain(x), perm, lam), x),None if y is None else take(y, perm),lam
 
-# %% ../nbs/01_mix.ipynb #894559ad
+# %% ../nbs/01_mix.ipynb #d2fc1819
 def check_dims(dims):
     "`dims` as a tuple of ints (or None), or an error that says what is wrong with it"
     if dims is None: return None
@@ -182,7 +185,8 @@ def cut_dims(
             f"but got shape {tuple(x.shape)}")
     res = sorted({d+x.ndim if d<0 else d for d in dims})
     if len(res)<len(dims) or res[0]<1 or res[-1]>=x.ndim: raise ValueError(
-        f"Expected dims to be different dimensions from 1 to {x.ndim-1}, or from -1 to {1-x.ndim}, for x of shape {tuple(x.shape)}, but got {dims}")
+        f"Expected dims to be different dimensions from 1 to {x.ndim-1}, or from -1 to {1-x.ndim}, for x of shape {tuple(x.shape)}, "
+        f"but got {dims}")
     return tuple(res)
 
 def spatial(
@@ -192,7 +196,7 @@ def spatial(
     "Size of `x` along the dimensions that are cut"
     return tuple(x.shape[d] for d in cut_dims(x, dims))
 
-# %% ../nbs/01_mix.ipynb #c4c73a92
+# %% ../nbs/01_mix.ipynb #4b689d65
 def check_sides(length=None, minmax=None, boxes=None):
     "Raise unless at most one of these is given, as shares of the image's sides"
     given = {k:v for k,v in dict(length=length, minmax=minmax, boxes=boxes).items() if v is not None}
@@ -206,7 +210,8 @@ def check_sides(length=None, minmax=None, boxes=None):
 def _check_boxes(boxes, n, size, device):
     boxes = _tensor(boxes)
     if boxes.ndim!=3 or boxes.shape[0] not in (1,n) or boxes.shape[1:]!=(len(size),2) or boxes.is_floating_point():
-        raise ValueError(f"Expected boxes as integers of shape ({n} or 1, {len(size)}, 2), but got {boxes.dtype} of shape {tuple(boxes.shape)}")
+        raise ValueError(
+            f"Expected boxes as integers of shape ({n} or 1, {len(size)}, 2), but got {boxes.dtype} of shape {tuple(boxes.shape)}")
     if _is_readable(boxes):
         bad = (boxes[...,0]<0) | (boxes[...,0]>boxes[...,1]) | (boxes[...,1]>torch.tensor(size, device='cpu'))
         if bad.any(): raise ValueError(f"Expected boxes [lo, hi) with 0 <= lo <= hi <= {size}, but got {boxes[bad.any(-1)][0].tolist()}")
@@ -246,8 +251,9 @@ def box_mask(
         res = inside if res is None else res & inside
     return res
 
-# %% ../nbs/01_mix.ipynb #ab6f0946
-_bits = {torch.bfloat16: torch.int16, **{getattr(torch, o): torch.uint8 for o in dir(torch) if o.startswith('float8_')}, torch.complex32: torch.int32}
+# %% ../nbs/01_mix.ipynb #a25af492
+_bits = {getattr(torch, o): torch.uint8 for o in dir(torch) if o.startswith('float8_')} # integers as large as what NumPy does not know
+_bits |= {torch.bfloat16: torch.int16, torch.complex32: torch.int32}
 
 def _paste_slices(x, perm, boxes, dims):
     "`paste` on the processor: one copy of the batch, then only the boxes"

@@ -36,7 +36,8 @@ def multi_margin(row, t, p=1, margin=1., w=None):
 def multi_label_margin(row, t):
     t = list(itertools.takewhile(lambda c: c>=0, t))
     return sum(max(0., 1-row[c]+v) for c in t for j,v in enumerate(row) if j not in t)/len(row)
-def multi_label_soft(row, t, w=None): return sum(bce_logits(p, o)*(1. if w is None else w[j]) for j,(p,o) in enumerate(zip(row, t)))/len(row)
+def multi_label_soft(row, t, w=None): return sum(bce_logits(p, o)*(1. if w is None else w[j])
+    for j,(p,o) in enumerate(zip(row, t)))/len(row)
 def logsumexp(row): return max(row)+math.log(sum(math.exp(o-max(row)) for o in row))
 def ce(row, t): return logsumexp(row)-row[t]
 def focal(row, t, gamma=2., w=None):
@@ -69,7 +70,8 @@ def lams(): return [LAM, torch.tensor([.3]), .3, LAM*0+1, LAM*0]
 def some(f, *shape):
     "Predictions and two targets"
     g = gen(1)
-    def one(kind): return {'real':lambda: torch.randn(shape, dtype=torch.double, generator=g), 'share':lambda: torch.rand(shape, dtype=torch.double, generator=g),
+    def one(kind): return {'real':lambda: torch.randn(shape, dtype=torch.double, generator=g),
+        'share':lambda: torch.rand(shape, dtype=torch.double, generator=g),
         'count':lambda: torch.randint(5, shape, generator=g).double(), 'sign':lambda: torch.randint(2, shape, generator=g).double()*2-1,
         'positive':lambda: torch.rand(shape, dtype=torch.double, generator=g)*3+.01}[kind]()
     return [one(k) for k in f]
@@ -117,8 +119,10 @@ def test_weighted_bce(w, pos):
     def entries(t): return [[(1. if w is None else float(w[j]))*((1. if pos is None else float(pos[j]))*o*softplus(-p)+(1-o)*softplus(p))
         for j,(p,o) in enumerate(zip(*rows))] for rows in zip(pred.tolist(), t.tolist())]
     kw = dict(weight=None if w is None else w.double(), pos_weight=None if pos is None else pos.double())
-    for loss in (nn.BCEWithLogitsLoss(**kw), partial(F.binary_cross_entropy_with_logits, **kw)): check(loss, pred, (y,), (y1,), entries(y), entries(y1))
-    if pos is not None: check(fl.BCEWithLogitsLossFlat(weight=kw['weight'], pos_weight=pos), pred.float(), (y.float(),), (y1.float(),), entries(y), entries(y1), tol=1e-6)
+    for loss in (nn.BCEWithLogitsLoss(**kw), partial(F.binary_cross_entropy_with_logits, **kw)): check(loss, pred, (y,), (y1,), entries(y),
+        entries(y1))
+    if pos is not None: check(fl.BCEWithLogitsLossFlat(weight=kw['weight'], pos_weight=pos), pred.float(), (y.float(),), (y1.float(),),
+        entries(y), entries(y1), tol=1e-6)
 
 def test_gaussian():
     "A mean and a variance belong together: this loss alone has two targets"
@@ -131,19 +135,23 @@ def test_gaussian():
 
 # ---- one entry for a row of classes
 
-rows = [(nn.MultiMarginLoss, F.multi_margin_loss, dict(p=2, margin=.5, weight=W.double()), partial(multi_margin, p=2, margin=.5, w=W.double().tolist()), 'class'),
+rows = [(nn.MultiMarginLoss, F.multi_margin_loss, dict(p=2, margin=.5, weight=W.double()),
+    partial(multi_margin, p=2, margin=.5, w=W.double().tolist()), 'class'),
     (nn.MultiLabelMarginLoss, F.multilabel_margin_loss, {}, multi_label_margin, 'classes'),
-    (nn.MultiLabelSoftMarginLoss, F.multilabel_soft_margin_loss, dict(weight=W.double()), partial(multi_label_soft, w=W.double().tolist()), 'share')]
+    (nn.MultiLabelSoftMarginLoss, F.multilabel_soft_margin_loss, dict(weight=W.double()), partial(multi_label_soft, w=W.double().tolist()),
+        'share')]
 
 @pytest.mark.parametrize('cls,func,kw,f,kind', rows, ids=ids)
 def test_rows(cls, func, kw, f, kind):
     pred, = some(('real',), B, C)
     make = {'class':lambda g: torch.randint(C, (B,), generator=g), 'share':lambda g: torch.rand(B, C, dtype=torch.double, generator=g),
-        'classes':lambda g: torch.stack([torch.cat([torch.randperm(C, generator=g)[:k], -torch.ones(C-k).long()]) for k in (1,2,3,4,2)])}[kind]
+        'classes':lambda g: torch.stack([torch.cat([torch.randperm(C, generator=g)[:k], -torch.ones(C-k).long()])
+            for k in (1,2,3,4,2)])}[kind]
     y,y1 = make(gen(2)),make(gen(3))
     own,other = ([[f(p, t)] for p,t in zip(pred.tolist(), o.tolist())] for o in (y,y1))
     for lam,reduction in itertools.product(lams(), ('mean','sum','none')):
-        for loss in (cls(reduction=reduction, **kw), partial(func, reduction=reduction, **kw)): check(loss, pred, (y,), (y1,), own, other, lam, reduction)
+        for loss in (cls(reduction=reduction, **kw), partial(func, reduction=reduction, **kw)): check(loss, pred, (y,), (y1,), own, other,
+            lam, reduction)
 
 # ---- classes
 
@@ -185,21 +193,26 @@ def test_cross_entropy(shape, w, ignore, smooth):
 @pytest.mark.parametrize('w', (None,W))
 def test_flat_cross_entropy(axis, shape, w):
     "Fastai's flattening wrappers, with classes where `axis` says; the target of masks may have a channel"
-    pred,y,y1 = torch.randn(B, C, *shape, generator=gen(4)),classes(B, *shape, seed=1, ignored=-100),classes(B, *shape, seed=2, ignored=-100)
+    pred,y,y1 = torch.randn(B, C, *shape, generator=gen(4)),classes(B, *shape, seed=1, ignored=-100),classes(B, *shape, seed=2,
+        ignored=-100)
     (own,wo),(other,wt) = (ce_entries(pred, t, w) for t in (y,y1))
     given = pred.movedim(1, axis)
     for reduction in ('mean','sum'):
-        check(fl.CrossEntropyLossFlat(axis=axis, weight=w, reduction=reduction), given, (y,), (y1,), own, other, LAM, reduction, 1e-5, weights=wo, weights1=wt)
+        check(fl.CrossEntropyLossFlat(axis=axis, weight=w, reduction=reduction), given, (y,), (y1,), own, other, LAM, reduction, 1e-5,
+            weights=wo, weights1=wt)
         if len(shape)==2:
-            check(fl.CrossEntropyLossFlat(axis=axis, weight=w, reduction=reduction), given, (y[:,None],), (y1[:,None],), own, other, LAM, reduction, 1e-5, weights=wo, weights1=wt)
+            check(fl.CrossEntropyLossFlat(axis=axis, weight=w, reduction=reduction), given, (y[:,None],), (y1[:,None],), own, other, LAM,
+                reduction, 1e-5, weights=wo, weights1=wt)
     none = MixUpLoss(fl.CrossEntropyLossFlat(axis=axis, weight=w, reduction='none'))(given, y, yb1=y1, lam=LAM)
-    (own,_),(other,_) = (ce_entries(*(o.transpose(2, 3) if axis==1 and len(shape)==2 else o for o in (pred,)), t.transpose(1, 2) if axis==1 and len(shape)==2 else t, w) for t in (y,y1))
+    (own,_),(other,_) = (ce_entries(*(o.transpose(2, 3) if axis==1 and len(shape)==2 else o for o in (pred,)),
+        t.transpose(1, 2) if axis==1 and len(shape)==2 else t, w) for t in (y,y1))
     torch.testing.assert_close(none.double(), mixed(own, other, LAM.tolist(), reduction='none'), rtol=1e-5, atol=1e-6)
 
 @pytest.mark.parametrize('smooth,w', [*itertools.product((.1,.4), (None,W))])
 def test_fastai_smoothing(smooth, w):
     "Fastai's own smoothing has two means: the one of cross-entropy, and one over all entries, ignored ones too"
-    pred,y,y1 = torch.randn(B, C, 3, dtype=torch.double, generator=gen(4)),classes(B, 3, seed=1, ignored=-100),classes(B, 3, seed=2, ignored=-100)
+    pred,y,y1 = torch.randn(B, C, 3, dtype=torch.double, generator=gen(4)),classes(B, 3, seed=1, ignored=-100),classes(B, 3, seed=2,
+        ignored=-100)
     wd = None if w is None else w.double()
     (own,wo),(other,wt) = (ce_entries(pred, t, wd) for t in (y,y1))
     even = [[-sum(o-logsumexp(r) for o in r)/C for r in rows] for rows in class_rows(pred)]
@@ -216,10 +229,12 @@ def test_focal(gamma, w):
     "The focal loss takes a mean over its entries without their weights"
     pred,y,y1 = torch.randn(B, C, 3, dtype=torch.double, generator=gen(4)),classes(B, 3, seed=1),classes(B, 3, seed=2)
     wd = None if w is None else w.double()
-    own,other = ([[focal(r, t, gamma, wd if wd is None else wd.tolist()) for r,t in zip(rows, ts)] for rows,ts in zip(class_rows(pred), o.tolist())] for o in (y,y1))
+    own,other = ([[focal(r, t, gamma, wd if wd is None else wd.tolist()) for r,t in zip(rows, ts)]
+        for rows,ts in zip(class_rows(pred), o.tolist())] for o in (y,y1))
     for lam,reduction in itertools.product(lams(), ('mean','sum','none')):
         check(fl.FocalLoss(gamma, wd, reduction), pred, (y,), (y1,), own, other, lam, reduction)
-        check(fl.FocalLossFlat(gamma=gamma, weight=w, reduction=reduction), pred.transpose(1, 2).float(), (y,), (y1,), own, other, lam, reduction, 2e-6)
+        check(fl.FocalLossFlat(gamma=gamma, weight=w, reduction=reduction), pred.transpose(1, 2).float(), (y,), (y1,), own, other, lam,
+            reduction, 2e-6)
 
 @pytest.mark.parametrize('shape', ((), (3,)), ids=str)
 @pytest.mark.parametrize('w,smooth', [*itertools.product((None,W), (0.,.2))])
@@ -232,7 +247,8 @@ def test_probabilities(shape, w, smooth):
     def entries(t): return [[-sum(ws[c]*((1-smooth)*q[c]+smooth/C)*(r[c]-logsumexp(r)) for c in range(C)) for r,q in zip(*both)]
         for both in zip(class_rows(pred), class_rows(t))]
     for lam,reduction in itertools.product(lams(), ('mean','sum','none')):
-        for loss in (nn.CrossEntropyLoss(wd, label_smoothing=smooth, reduction=reduction), partial(F.cross_entropy, weight=wd, label_smoothing=smooth, reduction=reduction)):
+        for loss in (nn.CrossEntropyLoss(wd, label_smoothing=smooth, reduction=reduction),
+            partial(F.cross_entropy, weight=wd, label_smoothing=smooth, reduction=reduction)):
             check(loss, pred, (y,), (y1,), entries(y), entries(y1), lam, reduction)
 
 # ---- what only looks like a known loss
@@ -247,8 +263,10 @@ class OwnFlat(fl.CrossEntropyLossFlat):
 def cross_entropy(pred, y, reduction='mean'): return F.cross_entropy(pred, y, ignore_index=0, reduction=reduction)
 def hooked(kind):
     f = nn.CrossEntropyLoss()
-    {'forward':lambda: f.register_forward_hook(lambda f,args,out: out*2), 'pre':lambda: f.register_forward_pre_hook(lambda f,args: (args[0]/4,args[1])),
-        'backward':lambda: f.register_full_backward_hook(lambda *args: None), 'backward_pre':lambda: f.register_full_backward_pre_hook(lambda *args: None)}[kind]()
+    {'forward':lambda: f.register_forward_hook(lambda f,args,out: out*2),
+        'pre':lambda: f.register_forward_pre_hook(lambda f,args: (args[0]/4,args[1])),
+        'backward':lambda: f.register_full_backward_hook(lambda *args: None),
+            'backward_pre':lambda: f.register_full_backward_pre_hook(lambda *args: None)}[kind]()
     return f
 def replaced(f, **kw):
     for k,v in kw.items(): object.__setattr__(f, k, v)
@@ -272,33 +290,41 @@ class Partial(functools.partial):
     def __call__(self, pred, y): return super().__call__(pred/4, y)
 
 others = dict(subclass=Subclass, weighted=Weighted, own_call=OwnCall, own_flat=OwnFlat, same_name=lambda: cross_entropy,
-    forward_hook=lambda: hooked('forward'), pre_hook=lambda: hooked('pre'), backward_hook=lambda: hooked('backward'), backward_pre=lambda: hooked('backward_pre'),
+    forward_hook=lambda: hooked('forward'), pre_hook=lambda: hooked('pre'), backward_hook=lambda: hooked('backward'),
+        backward_pre=lambda: hooked('backward_pre'),
     forward_set=lambda: replaced(nn.CrossEntropyLoss(), forward=four), call_set=lambda: inner(fl.CrossEntropyLossFlat, __call__=four),
-    inner_forward=lambda: inner(fl.CrossEntropyLossFlat, forward=four), contiguous_set=lambda: replaced(fl.CrossEntropyLossFlat(), _contiguous=lambda o: o),
-    compiled=lambda: torch.compile(nn.CrossEntropyLoss(), backend='eager'), compiled_in_place=compiled_in_place, compiled_function=lambda: torch.compile(F.cross_entropy, backend='eager'),
-    scripted=lambda: torch.jit.script(nn.CrossEntropyLoss()), parametrised=parametrised, lambdas=lambda: lambda pred,y: F.cross_entropy(pred, y),
+    inner_forward=lambda: inner(fl.CrossEntropyLossFlat, forward=four),
+        contiguous_set=lambda: replaced(fl.CrossEntropyLossFlat(), _contiguous=lambda o: o),
+    compiled=lambda: torch.compile(nn.CrossEntropyLoss(), backend='eager'), compiled_in_place=compiled_in_place,
+        compiled_function=lambda: torch.compile(F.cross_entropy, backend='eager'),
+    scripted=lambda: torch.jit.script(nn.CrossEntropyLoss()), parametrised=parametrised,
+        lambdas=lambda: lambda pred,y: F.cross_entropy(pred, y),
     positional=lambda: partial(_swapped, True), reduced=lambda: partial(F.cross_entropy, reduce=True),
-    averaged=lambda: partial(F.cross_entropy, size_average=True), sub_partial=lambda: Partial(F.cross_entropy), method=lambda: nn.CrossEntropyLoss().forward,
-    of_module=lambda: partial(nn.CrossEntropyLoss()), flat_of_subclass=lambda: fl.BaseLoss(Subclass), dice=lambda: lambda p,y: fl.DiceLoss()(p[...,None], y[...,None]))
+    averaged=lambda: partial(F.cross_entropy, size_average=True), sub_partial=lambda: Partial(F.cross_entropy),
+        method=lambda: nn.CrossEntropyLoss().forward,
+    of_module=lambda: partial(nn.CrossEntropyLoss()), flat_of_subclass=lambda: fl.BaseLoss(Subclass),
+        dice=lambda: lambda p,y: fl.DiceLoss()(p[...,None], y[...,None]))
 def _swapped(flag, pred, y): return F.cross_entropy(pred, y)
 
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('name', others)
 def test_others(name):
-    "One lambda for the batch, by two calls of what the loss is, from a clean first batch to the last; a lambda for each sample is refused with the way out"
+    "One lambda for the batch, by two calls, from a clean first batch to the last; a lambda for each sample is refused with the way out"
     f = others[name]()
     assert not is_known(f)
     loss = MixUpLoss(f)
     for k in range(3):
         pred,y = torch.randn(B, C, generator=gen(k)),classes(B, seed=k).clamp(min=k==0)
         y1 = y.roll(1)
-        torch.testing.assert_close(torch.as_tensor(loss(pred, y, yb1=y1, lam=.3)), torch.as_tensor(.3*f(pred, y)+.7*f(pred, y1)), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(torch.as_tensor(loss(pred, y, yb1=y1, lam=.3)), torch.as_tensor(.3*f(pred, y)+.7*f(pred, y1)), rtol=1e-5,
+            atol=1e-6)
         assert torch.equal(torch.as_tensor(loss(pred, y)), torch.as_tensor(f(pred, y)))
         with pytest.raises(ValueError, match=r"per_sample=False.*reduction='none'"): loss(pred, y, yb1=y1, lam=LAM)
 
 def test_not_these():
     "Losses of PyTorch whose mean is not that of their entries"
-    for f in (nn.CTCLoss(), F.ctc_loss, nn.AdaptiveLogSoftmaxWithLoss(8, 20, [5]), nn.CosineEmbeddingLoss(), nn.TripletMarginLoss(), fl.DiceLoss(), fl.DiceLoss(reduction='mean')):
+    for f in (nn.CTCLoss(), F.ctc_loss, nn.AdaptiveLogSoftmaxWithLoss(8, 20, [5]), nn.CosineEmbeddingLoss(), nn.TripletMarginLoss(),
+        fl.DiceLoss(), fl.DiceLoss(reduction='mean')):
         assert not is_known(f)
     for f in (F.mse_loss, F.l1_loss, F.huber_loss): assert not is_known(partial(f, weight=torch.ones(B)))
     if hasattr(nn, 'LinearCrossEntropyLoss'): assert not is_known(nn.LinearCrossEntropyLoss(8, 4))
@@ -349,7 +375,8 @@ def test_broadcast(cls, func, kw, f, kinds):
     plain = MixUpLoss(cls(**kw))(pred, y[:,0])
     assert torch.equal(plain, cls(**kw)(pred, y[:,0]))
     for loss in (cls(**kw), partial(func, **kw), fl.BaseLoss(cls, flatten=False, **kw)):
-        with pytest.raises(ValueError, match=r'entry by entry, but got shapes \(5, 1\) and \(5,\)'): MixUpLoss(loss)(pred, y[:,0], yb1=y[:,0].flip(0), lam=LAM)
+        with pytest.raises(ValueError, match=r'entry by entry, but got shapes \(5, 1\) and \(5,\)'): MixUpLoss(loss)(pred, y[:,0],
+            yb1=y[:,0].flip(0), lam=LAM)
 
 @pytest.mark.parametrize('cls,func,kw,f,kinds', elementwise[:4], ids=ids)
 @pytest.mark.parametrize('bad', (math.inf,-math.inf,math.nan))
@@ -394,7 +421,8 @@ def test_shared_by_threads():
     for t in threads: t.join()
     assert not wrong
 
-@pytest.mark.parametrize('make', (nn.CrossEntropyLoss, nn.MSELoss, fl.CrossEntropyLossFlat, fl.FocalLoss, fl.MSELossFlat, nn.KLDivLoss), ids=ids)
+@pytest.mark.parametrize('make', (nn.CrossEntropyLoss, nn.MSELoss, fl.CrossEntropyLossFlat, fl.FocalLoss, fl.MSELossFlat, nn.KLDivLoss),
+    ids=ids)
 def test_never_written_to(make):
     "Nothing is written to a known loss, not even for a moment"
     f,written = make(),[]
@@ -415,14 +443,16 @@ def test_positions():
     "Partners' targets and lambda given by position are answered by their names"
     pred,y = torch.randn(B, C),classes(B)
     def own(pred, y): return pred.sum()
-    for f in (nn.CrossEntropyLoss(), F.cross_entropy, F.mse_loss, fl.CrossEntropyLossFlat(), own, Subclass(), partial(F.mse_loss, reduction='sum')):
+    for f in (nn.CrossEntropyLoss(), F.cross_entropy, F.mse_loss, fl.CrossEntropyLossFlat(), own, Subclass(),
+        partial(F.mse_loss, reduction='sum')):
         with pytest.raises(TypeError, match=r'yb1=y1, lam=lam'): MixUpLoss(f)(pred, y, y.flip(0), .5)
         with pytest.raises(TypeError, match=r'yb1=y1, lam=lam'): MixUpLoss(f)(pred, y, y.flip(0), LAM)
 
 def test_several_targets():
-    "A known function with a second target, a weight for each sample, counts as any other loss; so does a known loss with more than it takes"
+    "A known function with a second target, a weight for each sample, counts as any other loss"
     f,pred,y,w = F.binary_cross_entropy_with_logits,torch.randn(B, C),torch.rand(B, C),torch.rand(B, C)
-    assert is_known(f) and is_known(f, 1) and not is_known(f, 2) and is_known(nn.GaussianNLLLoss(), 2) and not is_known(nn.GaussianNLLLoss(), 1)
+    assert is_known(f) and is_known(f, 1) and not is_known(f, 2) and is_known(nn.GaussianNLLLoss(),
+        2) and not is_known(nn.GaussianNLLLoss(), 1)
     loss = MixUpLoss(f)
     torch.testing.assert_close(loss(pred, y, w, yb1=(y.flip(0),w.flip(0)), lam=.3), .3*f(pred, y, w)+.7*f(pred, y.flip(0), w.flip(0)))
     with pytest.raises(ValueError, match='per_sample=False'): loss(pred, y, w, yb1=(y.flip(0),w.flip(0)), lam=LAM)

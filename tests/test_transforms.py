@@ -22,7 +22,8 @@ def logits(): return torch.randn(B,C, generator=torch.Generator().manual_seed(1)
 
 # ---- slow oracles
 
-def slow_mix(x, lam=LAM, perm=PERM): return torch.stack([x[i] if l==1 else l*x[i]+(1-l)*x[perm[i]] for i,l in enumerate(lam.tolist()*(B//len(lam)))])
+def slow_mix(x, lam=LAM,
+    perm=PERM): return torch.stack([x[i] if l==1 else l*x[i]+(1-l)*x[perm[i]] for i,l in enumerate(lam.tolist()*(B//len(lam)))])
 def slow_cut(x, boxes=BOXES, perm=PERM):
     res = x.clone()
     for i in range(B):
@@ -34,7 +35,8 @@ def slow_ce(pred, lam=LAM, w=W, y=Y, y1=Y1):
     for i,l in enumerate(lam.tolist()):
         for t,s in ((y[i],l),(y1[i],1-l)): num,den = num+s*w[t]*(pred[i].logsumexp(0)-pred[i,t]),den+s*w[t]
     return num/den
-def slow_mse(pred, lam=LAM, y=None, y1=None): return sum((l*(p-a)**2+(1-l)*(p-b)**2).sum() for p,a,b,l in zip(pred, y, y1, lam.tolist()))/pred.numel()
+def slow_mse(pred, lam=LAM, y=None, y1=None): return sum((l*(p-a)**2+(1-l)*(p-b)**2).sum() for p,a,b,l in zip(pred, y, y1,
+    lam.tolist()))/pred.numel()
 
 T = torch.randn(B,C, generator=torch.Generator().manual_seed(2))
 T1 = T[PERM]
@@ -43,7 +45,8 @@ def mixup(x): return mixup_batch(x, perm=PERM, lam=LAM)[0]
 def cutmix(x): return cutmix_batch(x, perm=PERM, boxes=BOXES)[0]
 def ce_loss(p): return ce(p, Y, yb1=Y1, lam=LAM)
 def mse_loss(p): return mse(p, T, yb1=T1, lam=LAM)
-cases = {'mixup':(mixup,slow_mix,images), 'cutmix':(cutmix,slow_cut,images), 'ce':(ce_loss,slow_ce,logits), 'mse':(mse_loss,lambda p: slow_mse(p, y=T, y1=T1),logits)}
+cases = {'mixup':(mixup,slow_mix,images), 'cutmix':(cutmix,slow_cut,images), 'ce':(ce_loss,slow_ce,logits),
+    'mse':(mse_loss,lambda p: slow_mse(p, y=T, y1=T1),logits)}
 each = pytest.mark.parametrize('name', cases)
 def close(a, b, tol=1e-5): torch.testing.assert_close(a, b, atol=tol, rtol=tol)
 
@@ -54,8 +57,10 @@ def exported(f, x):
         def forward(self, x): return f(x)
     return torch.export.export(M(), (x,)).module()
 
-transforms = dict(compile=lambda f,x: torch.compile(f, backend='eager', fullgraph=True), aot=lambda f,x: torch.compile(f, backend='aot_eager', fullgraph=True),
-    export=exported, trace=lambda f,x: torch.jit.trace(f, x, check_trace=False), make_fx=lambda f,x: make_fx(f)(x), fake_fx=lambda f,x: make_fx(f, tracing_mode='fake', _allow_non_fake_inputs=True)(x),
+transforms = dict(compile=lambda f,x: torch.compile(f, backend='eager', fullgraph=True),
+    aot=lambda f,x: torch.compile(f, backend='aot_eager', fullgraph=True),
+    export=exported, trace=lambda f,x: torch.jit.trace(f, x, check_trace=False), make_fx=lambda f,x: make_fx(f)(x),
+        fake_fx=lambda f,x: make_fx(f, tracing_mode='fake', _allow_non_fake_inputs=True)(x),
     symbolic_fx=lambda f,x: make_fx(f, tracing_mode='symbolic', _allow_non_fake_inputs=True)(x), functionalize=lambda f,x: functionalize(f),
     functional_fx=lambda f,x: make_fx(functionalize(f))(x), identity=lambda f,x: f)
 
@@ -89,7 +94,8 @@ def test_drawn_while_recorded(mix, how):
 @pytest.mark.parametrize('mix', (mixup_batch,cutmix_batch))
 def test_graphs(mix):
     "A whole training step is one graph, and two do for ten batch sizes and as many alphas"
-    loss,net,graphs = MixUpLoss(nn.CrossEntropyLoss(weight=W, ignore_index=1, label_smoothing=.1)),nn.Sequential(nn.Flatten(), nn.Linear(3*36,C)),[]
+    loss,net,graphs = MixUpLoss(nn.CrossEntropyLoss(weight=W, ignore_index=1, label_smoothing=.1)),nn.Sequential(nn.Flatten(),
+        nn.Linear(3*36,C)),[]
     def backend(g, _):
         graphs.append(g)
         return g.forward
@@ -102,7 +108,8 @@ def test_graphs(mix):
     torch._dynamo.reset()
     assert len(graphs)<=2
 
-@pytest.mark.parametrize('f', (nn.CrossEntropyLoss(), nn.NLLLoss(), nn.MSELoss(), nn.L1Loss(), nn.BCEWithLogitsLoss(), nn.KLDivLoss(reduction='batchmean'), nn.SmoothL1Loss(beta=.3),
+@pytest.mark.parametrize('f', (nn.CrossEntropyLoss(), nn.NLLLoss(), nn.MSELoss(), nn.L1Loss(), nn.BCEWithLogitsLoss(),
+    nn.KLDivLoss(reduction='batchmean'), nn.SmoothL1Loss(beta=.3),
     nn.HuberLoss(), nn.MultiMarginLoss(), F.cross_entropy, F.mse_loss), ids=str)
 def test_graphs_of_losses(f):
     "So it is for other known losses, whose value is that of the loss uncompiled"
@@ -113,7 +120,8 @@ def test_graphs_of_losses(f):
     torch._dynamo.reset()
     compiled = torch.compile(lambda p,y,y1,l: loss(p, y, yb1=y1, lam=l), backend=backend, fullgraph=True)
     for n in (4,6,5,7):
-        p,y = torch.randn(n,C),torch.randint(C, (n,)) if getattr(f, '__name__', str(f)) in ('cross_entropy','CrossEntropyLoss()','NLLLoss()','MultiMarginLoss()') else torch.rand(n,C)
+        p,y = torch.randn(n,C),torch.randint(C, (n,)) if getattr(f, '__name__',
+            str(f)) in ('cross_entropy','CrossEntropyLoss()','NLLLoss()','MultiMarginLoss()') else torch.rand(n,C)
         l = torch.rand(n)
         close(compiled(p, y, y.flip(0), l), loss(p, y, yb1=y.flip(0), lam=l))
     torch._dynamo.reset()
@@ -138,16 +146,20 @@ def test_vmap():
     boxes = torch.stack([BOXES,BOXES.flip(0),BOXES.roll(1,0)])
     close(vmap(mixup)(xs), torch.stack([slow_mix(x) for x in xs]))
     close(vmap(cutmix)(xs), torch.stack([slow_cut(x) for x in xs]))
-    close(vmap(lambda x,p,l: mixup_batch(x, perm=p, lam=l)[0])(xs, perms, lams), torch.stack([slow_mix(x, l, p) for x,p,l in zip(xs, perms, lams)]))
-    close(vmap(lambda x,p,b: cutmix_batch(x, perm=p, boxes=b)[0])(xs, perms, boxes), torch.stack([slow_cut(x, b, p) for x,p,b in zip(xs, perms, boxes)]))
+    close(vmap(lambda x,p,l: mixup_batch(x, perm=p, lam=l)[0])(xs, perms, lams),
+        torch.stack([slow_mix(x, l, p) for x,p,l in zip(xs, perms, lams)]))
+    close(vmap(lambda x,p,b: cutmix_batch(x, perm=p, boxes=b)[0])(xs, perms, boxes),
+        torch.stack([slow_cut(x, b, p) for x,p,b in zip(xs, perms, boxes)]))
     close(vmap(lambda l: mixup_batch(xs[0], perm=PERM, lam=l)[0])(lams), torch.stack([slow_mix(xs[0], l) for l in lams]))
     close(vmap(lambda b: cutmix_batch(xs[0], perm=PERM, boxes=b)[0])(boxes), torch.stack([slow_cut(xs[0], b) for b in boxes]))
-    close(vmap(lambda l: mixup_batch(xs[0], perm=PERM, lam=l)[0])(lams[:,0]), torch.stack([slow_mix(xs[0], l.expand(B)) for l in lams[:,0]]))
+    close(vmap(lambda l: mixup_batch(xs[0], perm=PERM, lam=l)[0])(lams[:,0]),
+        torch.stack([slow_mix(xs[0], l.expand(B)) for l in lams[:,0]]))
     ps = torch.randn(3,B,C)
     close(vmap(ce_loss)(ps), torch.stack([slow_ce(p) for p in ps]))
     close(vmap(lambda p,l: ce(p, Y, yb1=Y1, lam=l))(ps, lams), torch.stack([slow_ce(p, l) for p,l in zip(ps, lams)]))
 
-@pytest.mark.parametrize('mix,kw', [(mixup_batch,{}), (mixup_batch,dict(per_sample=False)), (cutmix_batch,{}), (cutmix_batch,dict(per_sample=False)), (cutmix_batch,dict(minmax=(.2,.6)))])
+@pytest.mark.parametrize('mix,kw', [(mixup_batch,{}), (mixup_batch,dict(per_sample=False)), (cutmix_batch,{}),
+    (cutmix_batch,dict(per_sample=False)), (cutmix_batch,dict(minmax=(.2,.6)))])
 def test_vmap_of_draws(mix, kw):
     "Drawn inside of vmap: each its own with `randomness='different'`, all the same with 'same', and PyTorch's own words without"
     x = torch.arange(4.).view(4,1,1,1).expand(4,1,6,6).expand(3,-1,-1,-1,-1)
@@ -178,7 +190,8 @@ def test_derivatives(name):
     if name=='ce': slow = lambda p: slow_ce(p, w=W.double())
     if name=='mse': slow = lambda p: slow_mse(p, y=T.double(), y1=T1.double())
     g = MixUpLoss(nn.CrossEntropyLoss(weight=W.double())) if name=='ce' else mse
-    if name in ('ce','mse'): f = (lambda p: g(p, Y, yb1=Y1, lam=LAM)) if name=='ce' else lambda p: g(p, T.double(), yb1=T1.double(), lam=LAM)
+    if name in ('ce','mse'): f = (lambda p: g(p, Y, yb1=Y1, lam=LAM)) if name=='ce' else lambda p: g(p, T.double(), yb1=T1.double(),
+        lam=LAM)
     total = lambda h: lambda x: h(x).sin().sum()
     close(grad(total(f))(x), grad(total(slow))(x))
     close(jacrev(f)(x), jacrev(slow)(x))
@@ -211,7 +224,8 @@ def test_contexts(name):
         def __torch_function__(self, func, types, args=(), kwargs=None): return func(*args, **(kwargs or {}))
     x = make()
     want = slow(x)
-    for context in (torch.inference_mode(), torch.no_grad(), Nothing(), Function(), torch.device('meta'), torch.autocast('cpu', torch.bfloat16)):
+    for context in (torch.inference_mode(), torch.no_grad(), Nothing(), Function(), torch.device('meta'),
+        torch.autocast('cpu', torch.bfloat16)):
         with context: got = f(x)
         close(got, want)
         assert got.dtype==torch.float32
@@ -244,23 +258,29 @@ def test_without_values(mix):
             assert out[0].shape==(B,2,4,4)
     with FakeTensorMode(allow_non_fake_inputs=True): assert mix(images(), perm=PERM)[0].shape==(B,2,4,4)
     with FakeTensorMode() as mode:
-        assert mix(mode.from_tensor(images()), perm=[1,2,3,0], **(dict(lam=.5) if mix is mixup_batch else dict(boxes=[[[0,1],[0,2]]])))[0].shape==(B,2,4,4)
+        assert mix(mode.from_tensor(images()), perm=[1,2,3,0],
+            **(dict(lam=.5) if mix is mixup_batch else dict(boxes=[[[0,1],[0,2]]])))[0].shape==(B,2,4,4)
         fake = [mode.from_tensor(o) for o in (logits(),Y,Y1,LAM)]
-        for loss in (MixUpLoss(nn.CrossEntropyLoss()), MixUpLoss(nn.MultiMarginLoss())): assert loss(*fake[:2], yb1=fake[2], lam=fake[3]).shape==()
+        for loss in (MixUpLoss(nn.CrossEntropyLoss()), MixUpLoss(nn.MultiMarginLoss())): assert loss(*fake[:2], yb1=fake[2],
+            lam=fake[3]).shape==()
 
 # ---- layouts and types
 
 def overlapping(x):
     "Samples whose memory overlaps"
     return x.flatten()[:B*8+24].as_strided((B,2,4,4), (8,16,4,1))
-layouts = dict(contiguous=lambda x: x, channels_last=lambda x: x.to(memory_format=torch.channels_last), strided=lambda x: x.repeat_interleave(2, 3)[...,::2],
-    transposed=lambda x: x.transpose(2,3).contiguous().transpose(2,3), expanded=lambda x: x[:,:1].expand(B,2,4,4), same=lambda x: x[:1].expand(B,2,4,4),
-    overlapping=overlapping, negative=lambda x: torch.complex(x, x).conj().imag, conjugate=lambda x: torch.complex(x, -x).conj(), real_part=lambda x: torch.complex(x, x).real)
+layouts = dict(contiguous=lambda x: x, channels_last=lambda x: x.to(memory_format=torch.channels_last),
+    strided=lambda x: x.repeat_interleave(2, 3)[...,::2],
+    transposed=lambda x: x.transpose(2,3).contiguous().transpose(2,3), expanded=lambda x: x[:,:1].expand(B,2,4,4),
+        same=lambda x: x[:1].expand(B,2,4,4),
+    overlapping=overlapping, negative=lambda x: torch.complex(x, x).conj().imag, conjugate=lambda x: torch.complex(x, -x).conj(),
+        real_part=lambda x: torch.complex(x, x).real)
 bits = 'negative','conjugate','real_part' # views of complex numbers, which have these precisions
 dtypes = torch.float64,torch.float32,torch.float16,torch.bfloat16,torch.complex64
 
 @pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('layout,dtype', [o for o in itertools.product(layouts, dtypes) if o[0] not in bits or o[1] in (torch.float32,torch.float64)], ids=str)
+@pytest.mark.parametrize('layout,dtype',
+    [o for o in itertools.product(layouts, dtypes) if o[0] not in bits or o[1] in (torch.float32,torch.float64)], ids=str)
 @pytest.mark.parametrize('needs_grad', (False,True))
 def test_layout(layout, dtype, needs_grad):
     "Right in every layout and precision, with and without gradient, and what is given stays as it was"
@@ -288,9 +308,13 @@ def test_channels_last_3d():
 @pytest.mark.parametrize('mix', (mixup_batch,cutmix_batch))
 def test_refused(mix):
     x = images()
-    bad = dict(coo=(x.to_sparse(),'dense batch.*to_dense'), csr=(x[:,0,0].to_sparse_csr(),'dense batch.*to_dense'), nested=(torch.nested.nested_tensor([x[0],x[1,:,:2]]),'dense batch.*nested.*padded'),
-        mkldnn=(x.to_mkldnn(),'dense batch.*to_dense'), quantised=(torch.quantize_per_tensor(x, .1, 0, torch.qint8),'floating point.*dequantize'), float8=(x.to(torch.float8_e4m3fn),'floating point'),
-        complex_half=(x.to(torch.complex32),'floating point'), integers=((x*9).long(),r'floating point.*x\.float\(\)'), array=(x.numpy(),'Tensor, but got ndarray'), booleans=(x>0,'floating point'))
+    bad = dict(coo=(x.to_sparse(),'dense batch.*to_dense'), csr=(x[:,0,0].to_sparse_csr(),'dense batch.*to_dense'),
+        nested=(torch.nested.nested_tensor([x[0],x[1,:,:2]]),'dense batch.*nested.*padded'),
+        mkldnn=(x.to_mkldnn(),'dense batch.*to_dense'),
+            quantised=(torch.quantize_per_tensor(x, .1, 0, torch.qint8),'floating point.*dequantize'),
+                float8=(x.to(torch.float8_e4m3fn),'floating point'),
+        complex_half=(x.to(torch.complex32),'floating point'), integers=((x*9).long(),r'floating point.*x\.float\(\)'),
+            array=(x.numpy(),'Tensor, but got ndarray'), booleans=(x>0,'floating point'))
     for o,words in bad.values():
         with pytest.raises(TypeError, match=words): mix(o)
     for shape in ((0,3,4,4), (4,0,4,4), (4,3,0,4), (4,3,4,0)):
@@ -323,7 +347,8 @@ def test_types():
     assert type(mixup(p)) is torch.Tensor and type(cutmix(p)) is torch.Tensor and mixup(p).requires_grad
 
 @pytest.mark.parametrize('mix', (mixup_batch,cutmix_batch))
-@pytest.mark.parametrize('y', (np.array([3,1,4,1]), [3,1,4,1], (3,1,4,1), np.array([.5,1,2,4], dtype='f4'), np.array([True,False,True,True])), ids=repr)
+@pytest.mark.parametrize('y', (np.array([3,1,4,1]), [3,1,4,1], (3,1,4,1), np.array([.5,1,2,4], dtype='f4'),
+    np.array([True,False,True,True])), ids=repr)
 def test_targets_of_other_kinds(mix, y):
     "Targets as arrays and lists come back as tensors, in the partners' order"
     got = mix(images(), y, perm=PERM)[1]
@@ -342,9 +367,11 @@ def test_nothing_is_shared(n):
     given = dict(x=images(), y=Y.clone(), lam=LAM[:n].clone(), perm=PERM.clone(), boxes=BOXES[:n].clone())
     before = {k: v.clone() for k,v in given.items()}
     for perm in (given['perm'], torch.arange(B)): # each its own partner, too
-        out = *mixup_batch(given['x'], given['y'], lam=given['lam'], perm=perm),*cutmix_batch(given['x'], given['y'], perm=perm, boxes=given['boxes'])
+        out = *mixup_batch(given['x'], given['y'], lam=given['lam'], perm=perm),*cutmix_batch(given['x'], given['y'], perm=perm,
+            boxes=given['boxes'])
         out += *mixup_batch(given['x'][:1], given['y'][:1], lam=given['lam'][:1]),*cutmix_batch(given['x'][:1], given['y'][:1])
-        out += perm_within(given['y']),paste(given['x'], perm, given['boxes']),take(given['y'], perm),mix_targets(given['x'], given['x'], given['lam'])
+        out += perm_within(given['y']),paste(given['x'], perm, given['boxes']),take(given['y'], perm),mix_targets(given['x'], given['x'],
+            given['lam'])
         for o in out: o.zero_()
         assert all(torch.equal(given[k], before[k]) for k in given)
 
@@ -386,7 +413,9 @@ class Copies(TorchDispatchMode):
         self.seen = []
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kw = kwargs or {}
-        if func is torch.ops.aten._to_copy.default and kw.get('device') is not None and kw['device']!=args[0].device: self.seen.append((args[0].device.type,kw['device'].type,kw.get('non_blocking', False)))
+        to = kw.get('device')
+        if func is torch.ops.aten._to_copy.default and to is not None and to!=args[0].device:
+            self.seen.append((args[0].device.type,to.type,kw.get('non_blocking', False)))
         return func(*args, **kw)
 
 def on_card(*shape, dtype=torch.float32): return torch.zeros(shape, dtype=dtype, device='cuda')
@@ -409,11 +438,14 @@ def test_copies_to_the_processor():
 def test_default_device(device):
     "A default device that the user set changes nothing"
     x = images()
-    old = [mixup_batch(x, [0,1,2,3], lam=.3, perm=[1,2,3,0]), cutmix_batch(x, [0,1,2,3], perm=[1,2,3,0], boxes=[[[0,2],[1,3]]]), cutmix_batch(x, lam=.4, perm=[1,2,3,0], generator=torch.Generator().manual_seed(0))]
+    old = [mixup_batch(x, [0,1,2,3], lam=.3, perm=[1,2,3,0]), cutmix_batch(x, [0,1,2,3], perm=[1,2,3,0], boxes=[[[0,2],[1,3]]]),
+        cutmix_batch(x, lam=.4, perm=[1,2,3,0], generator=torch.Generator().manual_seed(0))]
     torch.set_default_device(device)
     try:
-        new = [mixup_batch(x, [0,1,2,3], lam=.3, perm=[1,2,3,0]), cutmix_batch(x, [0,1,2,3], perm=[1,2,3,0], boxes=[[[0,2],[1,3]]]), cutmix_batch(x, lam=.4, perm=[1,2,3,0], generator=torch.Generator('cpu').manual_seed(0))]
-        drawn = [*mixup_batch(x, Y), *cutmix_batch(x, Y), *cutmix_batch(x, Y, minmax=(.2,.5)), draw_perm(4), draw_lam(4, 1), draw_lam(4, 0), perm_within([0,0,1])]
+        new = [mixup_batch(x, [0,1,2,3], lam=.3, perm=[1,2,3,0]), cutmix_batch(x, [0,1,2,3], perm=[1,2,3,0], boxes=[[[0,2],[1,3]]]),
+            cutmix_batch(x, lam=.4, perm=[1,2,3,0], generator=torch.Generator('cpu').manual_seed(0))]
+        drawn = [*mixup_batch(x, Y), *cutmix_batch(x, Y), *cutmix_batch(x, Y, minmax=(.2,.5)), draw_perm(4), draw_lam(4, 1), draw_lam(4, 0),
+            perm_within([0,0,1])]
         loss = ce(logits_ := LOGITS, Y, yb1=Y1, lam=.3)
         with pytest.raises(ValueError, match=r'lam in \[0, 1\]'): mixup_batch(x, lam=1.5)
         with pytest.raises(ValueError, match='Expected perm in'): mixup_batch(x, perm=[0,1,2,9])
