@@ -40,7 +40,7 @@ def timm_mixes(x, y, **kw):
 
 def mixups(x, y):
     "The limit, fastmix and all others that take such a batch"
-    w,x1 = over_samples(torch.rand(len(x)), x),x[draw_perm(len(x))]
+    w,x1 = over_samples(torch.rand(len(x), device=x.device), x),x[draw_perm(len(x), x.device)]
     res = {limits['MixUp']: lambda: torch.lerp(x1, x, w), 'fastmix': lambda: mixup_batch(x, y),
         'fastmix, one lambda': lambda: mixup_batch(x, y, per_sample=False), 'fastai': fastai_mix(FastaiMixUp, x, y, 0.4)}
     res |= timm_mixes(x, y, mixup_alpha=0.4)

@@ -174,7 +174,7 @@ def _mix_inputs(self:Mixer, fit, b, parts):
     if b.inside: b.layer = fit.hooks.places[b.place].name
     at_input = b.place in (-1,fit.index)
     new = {i:self._mix_part(ts[i], b) for i in parts.direct if i not in fit.masks} if at_input else {}
-    if at_input or fit.hooks.places[b.place].union:
+    if not b.inside or fit.hooks.places[b.place].union:
         new |= {i:union_mask(ts[i], b, hidden, at_input) for i,hidden in fit.masks.items()}
     if new: b.xb = rebuild(b.xb, [new.get(i, o) for i,o in enumerate(ts)])
 

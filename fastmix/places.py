@@ -84,9 +84,9 @@ def why_not(
     if (i := goes_round(proof, swap, place)) is not None: return f'{input_name(proof.xb, i)} goes round it'
     (q,d),(p,_) = proof._outs(got)[0],proof._outs(proof.pred)[0]
     rows = [d.over(lambda o: o.flatten(1) if o.ndim>1 else o[:,None], t, 7) if d.dim==0 and t.ndim==2 else t.movedim(d.dim, 0).flatten(1) for t in (q,p)]
+    if len(calls)>len(modules): return f'it runs {len(calls)} times in a forward pass, and would mix each time'
     if len(rows[0])==7 and float(torch.cdist(*[o.double() for o in rows]).min(1)[0].max())<1e-4*(1+float(rows[1].norm())):
         return 'samples are in another order there'
-    if len(calls)>len(modules): return f'it runs {len(calls)} times in a forward pass, and would mix each time'
     return 'something that the prediction depends on goes round it, as a skip connection does'
 
 # %% ../nbs/08_places.ipynb #7aa5dd10
@@ -98,10 +98,14 @@ def _levels(proof):
     while level:
         ms = tuple(dict.fromkeys(c.m for c in level if c.parent is not None))
         if ms and (not res or ms!=res[-1]): res.append(ms)
-        up = [c.parent if c.parent is not None and c.parent.parent is not None and c.parent.indices else c for c in level]
-        if up==level: return res
-        level = up
+        level = _up(level)
     return res
+
+def _up(level):
+    "The deepest of the calls in `level` replaced by those that wrap them; empty if these are not given indices alone"
+    depth = [len([*_parents(c)]) for c in level]
+    up = {id(o):o for c,d in zip(level,depth) if (o := c.parent if d==max(depth) else c) is not None}.values()
+    return [c for c in up if not any(p in up for p in _parents(c))] if all(c.indices and c.parent is not None for c in up) else []
 
 def _parents(c):
     while c.parent is not None:
