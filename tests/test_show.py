@@ -88,7 +88,7 @@ def test_later(dls):
             assert f'{own.get_title()} {other.get_title()}' == title(did, i, names)
         head = axs[0].get_figure().get_suptitle()
         name = type(make(None)).__name__
-        assert head.startswith(name) and head.endswith(f' at layer {did.layer}' if name=='ManifoldMixUp' else ')')
+        assert head.startswith(name) and head.endswith(f' at {did.layer}' if name=='ManifoldMixUp' else ')')
 
 def test_choice(dls):
     axs,did,_ = shown(lambda g: MixChoice(MixUp(generator=g), CutMix(generator=g), weights=(0,1)), dls, n=4)
