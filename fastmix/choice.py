@@ -64,7 +64,7 @@ class MixChoice(Mixer):
 
     def _end_fit(self):
         for m in filter(None, self._choices):
-            m._hooks.remove()
+            if m._hooks is not None: m._hooks.remove() # none in a Learner that was exported in the middle of a fit
             m._fit = None
         super()._end_fit()
 

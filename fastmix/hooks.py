@@ -73,7 +73,8 @@ def is_compiled(
 # %% ../nbs/04_hooks.ipynb #d22e9529
 class PlaceHooks:
     "Mix the outputs at one of `places`, whichever `choice` says"
-    def __init__(self): self.handles,self.places,self.choice,self.ran,self.before = [],[],-1,False,()
+    resets = 0 # How often any of these had all compiled models compiled anew
+    def __init__(self): self.handles,self.places,self.choice,self.ran,self.before = [],[],-1,False,None
 
     def put(self,
         model:nn.Module, # The whole model; nothing is mixed any more once it has returned
@@ -83,9 +84,11 @@ class PlaceHooks:
         if self.handles or not self.places: return
         self.handles = [m.register_forward_hook(partial(self._mix_output, i), prepend=True) for i,p in enumerate(self.places) for m in p.modules]
         self.handles.append(model.register_forward_hook(self.stop))
-        now = tuple(p.name for p in self.places)
-        if is_compiled(model) and not (fresh and now==self.before): torch.compiler.reset()
-        self.before = now
+        names = [p.name for p in self.places]
+        if is_compiled(model) and not (fresh and self.before==(names,PlaceHooks.resets)): # it may run code from when the hooks were not there
+            torch.compiler.reset()
+            PlaceHooks.resets += 1
+        self.before = names,PlaceHooks.resets
 
     def start(self,
         choice:int, # Index of the place
@@ -115,6 +118,7 @@ class PlaceHooks:
     def remove(self):
         "Take all hooks out of the model"
         self.choice,self.places = -1,[]
+        if not self.handles: self.before = None # in this fit the model ran without them
         while self.handles: self.handles.pop().remove()
 
     def _mix_output(self, i, m, args, out):

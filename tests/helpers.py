@@ -61,20 +61,20 @@ def hooks(model):
     "All hooks of all kinds in a model"
     return [h for m in model.modules() for k,v in vars(m).items() if 'hooks' in k and isinstance(v, dict) for h in v.values()]
 
-def the_mixer(learn): return next(o for o in learn.cbs if isinstance(o, fm.Mixer))
-
 class Check(Callback):
     "Recompute each training batch's inputs and loss from the plain batch, sample by sample, as the definition has them"
     order,run_valid,tol = -5,False,1e-5
     def __init__(self, name='MixUp', loss=None): # `loss(pred, y)` of one sample
         self.mix_name,self.loss1,self.seen,self.plain = name,loss or F.cross_entropy,0,0
 
-    def before_fit(self): self.m = the_mixer(self.learn)
+    def before_fit(self): self.m = self.learn.mixer
+    @property
+    def mixed(self): return self.m.lam is not None
     def before_batch(self): self.x0,self.y0 = self.x.clone(),self.y.clone()
 
     def expected(self):
         "The input; None where it is another's business"
-        if not self.m.mixed: return self.x0
+        if not self.mixed: return self.x0
         lam,perm,x = self.m.lam.expand(len(self.x0)),self.m.perm,self.x0
         if self.mix_name=='MixUp': return torch.stack([l*a + (1-l)*x[j] for l,j,a in zip(lam, perm, x)])
         if self.mix_name!='CutMix': return
@@ -92,8 +92,8 @@ class Check(Callback):
     def after_loss(self):
         assert torch.equal(self.y, self.y0)
         n = len(self.y0)
-        lam,y1 = (self.m.lam.expand(n),self.y0[self.m.perm]) if self.m.mixed else (1,self.y0)
+        lam,y1 = (self.m.lam.expand(n),self.y0[self.m.perm]) if self.mixed else (1,self.y0)
         own,other = (torch.stack([self.loss1(self.pred[i], y[i]) for i in range(n)]) for y in (self.y0,y1))
         torch.testing.assert_close(self.learn.loss, (lam*own + (1-lam)*other).mean(), atol=self.tol, rtol=self.tol, check_dtype=False)
         self.seen += 1
-        self.plain += not self.m.mixed
+        self.plain += not self.mixed

@@ -2,45 +2,48 @@
 
     python tests/mutate.py draw mix loss             # every operator, constant, argument and statement of these modules
     python tests/mutate.py callback --sample 100     # a random hundred of them
-    python tests/mutate.py faults                    # the faults that tests/test_regressions.py names
 
 Nothing is written: each change is compiled in a process of its own, where the cells of the module's notebook run on it, then those of
-notebooks that use it, then the tests. A change that none of these notices is a survivor, and is printed. mutants.txt holds those
-that change nothing that a processor could show, with the reason; `non_blocking`, which only a device could notice, is never changed.
+modules that import it, then the test files that use a public name of any of these. A change that none of these notices is a survivor, and
+is printed. Some change nothing that a processor could show; `non_blocking`, which only a device could notice, is never changed.
 By hand, not for every commit: a change takes a second or two, a survivor the time of all its tests."""
 import argparse, ast, copy, importlib, importlib.abc, importlib.util, json, os, random, re, resource, signal, sys, tempfile, time
 from functools import partial
 from pathlib import Path
-from faults import faults
 
 root = Path(__file__).resolve().parent.parent
-# Module and change: why no test can notice it
-equivalent = {tuple(o.split(' | ')[:2]):o.split(' | ')[2] for o in (root/'tests/mutants.txt').read_text(encoding='utf-8').splitlines()[1:]}
-# Of the long tests some
-some = 'second or test_loss or some_batches or moved or names or exits and tokens or training or export and CutMix or checkpointed'
-# What looks at a module besides its own notebook: other notebooks, then test files, a bar, and the names of tests in them
-looks = f'''draw: mix | properties regressions no_wait | cycle or beta or place or box or drawn or border or lambda or draws or default
-mix: | properties regressions no_wait fastai | defaults or mixup or cutmix or paste or dense or drawn or precision or leak or draws or mixing or smallest
-loss: | properties regressions no_wait | cross or ends or other or dense or smoothed or precision or leak or triple or losses
-batch: mixer callback choice | properties regressions determinism fastai | nested or several or leaves or rank or generator or moved
-inner: mixer callback manifold | properties fastai exits | copied or okens and not test_callbacks or rnn
-mixer: callback choice stack | properties regressions no_wait determinism fastai exits | defaults or generator and MixUp or nested or several or regressions or losses_ or leaves or masks or tokens or new_loss or one_mixer or {some} or place_again
-callback: | properties regressions no_wait fastai | nested or several or regressions or defaults or cut_masks or {some}
-places: manifold | fastai | anifold or second or wrapped or copies
-manifold: choice stage | fastai exits soak | anifold or second or wrapped or copies or train or loss or moved
-output: choice stage show | fastai exits | output_parts or Output or train or loss or moved or defaults
-choice: stage show | fastai determinism exits no_wait show | hoice or train or loss or moved
-fmix: show | fastai exits no_wait show | FMix or fourier or draws
-resizemix: show | fastai exits no_wait show | ResizeMix or box
-stage: show | show
-comparison: compare
-pictures: show | show
-show: | show
-compare: | readme'''
-looks = dict(o.split(': ', 1) for o in looks.splitlines())
 
-heavy = '''hypothesis matplotlib.pyplot nbdev.showdoc pytest scipy.stats sklearn.datasets torch torchvision torch._subclasses.fake_tensor
-    torch._dynamo fastai.callback.all fastai.tabular.all fastai.text.all fastai.vision.all'''.split()
+# What looks at a module
+
+def parsed(path): return ast.parse(path.read_text(encoding='utf-8'))
+def source(module): return (root/f'fastmix/{module}.py').read_text(encoding='utf-8')
+
+def importers(module):
+    "The module and those that import from it"
+    def _imports(path): return any(isinstance(o, ast.ImportFrom) and o.level==1 and o.module==module for o in parsed(path).body)
+    return [module] + [o.stem for o in sorted(root.glob('fastmix/*.py')) if o.stem not in ('all','__init__') and _imports(o)]
+
+def public(module):
+    "Names in `__all__`"
+    found = [o.value for o in ast.parse(source(module)).body if isinstance(o, ast.Assign) and getattr(o.targets[0], 'id', '')=='__all__']
+    return {*ast.literal_eval(found[0])} if found else set()
+
+def imported(tree): return {o.module if isinstance(o, ast.ImportFrom) else a.name for o in tree.body if isinstance(o, (ast.Import,ast.ImportFrom))
+    for a in o.names}
+
+def mentioned(path):
+    "Names that a test file uses, itself or through helpers.py, where it imports the package into its own process"
+    tree = parsed(path)
+    mods = imported(tree)
+    names = {getattr(o, 'id', None) or getattr(o, 'attr', None) or getattr(o, 'name', None) for o in ast.walk(tree)}
+    if 'helpers' in mods: names |= mentioned(root/'tests/helpers.py')
+    return names if any(o.split('.')[0] in ('fastmix','helpers') for o in mods) else set()
+
+def test_files(modules):
+    "Test files that use a public name of `modules`, the shortest first"
+    names = {n for m in modules for n in public(m)}
+    found = [o for o in root.glob('tests/test_*.py') if mentioned(o) & names]
+    return sorted(found, key=lambda o: o.stat().st_size)
 
 # Changes
 
@@ -144,16 +147,15 @@ def run_notebook(name):
         exec(compile(src, path.name, 'exec'), ns)
     if alone: tensor.__array_eq__ = equal
 
-def run_tests(names, chosen=''):
-    "Run the tests of some files, or of them those that are chosen as by pytest's `-k`"
+def run_tests(path):
+    "Run the tests of a file"
     os.chdir(root)
-    paths = [o for o in (o if '::' in o else f'tests/test_{o}.py' for o in names.split()) if (root/o.split('::')[0]).exists()]
-    if sys.modules['pytest'].main(['-x', '-q', '-p', 'no:cacheprovider', '-W', 'ignore', *paths, '-k', chosen]): raise AssertionError
+    if sys.modules['pytest'].main(['-x', '-q', '-p', 'no:cacheprovider', '-W', 'ignore', str(path)]): raise AssertionError
 
 def steps_for(module):
     "Calls that look at a module, by name"
-    nbs,*tests = looks.get(module, '|').split('|')
-    return {o: partial(run_notebook, o) for o in (module,*nbs.split())} | ({'tests': partial(run_tests, *tests)} if any(tests) else {})
+    modules = importers(module)
+    return {o: partial(run_notebook, o) for o in modules} | {o.stem: partial(run_tests, o) for o in test_files(modules)}
 
 def child(module, src, steps, limit, out):
     "Import `src` as `module`, and run `steps` until one fails; say so to `out`"
@@ -190,11 +192,10 @@ def preload():
     "What tests import anyway, so that each change need not"
     os.environ.update(OMP_NUM_THREADS='1', MPLBACKEND='agg')
     os.environ.setdefault('FASTMIX_EXAMPLES', '0.3')
-    for o in heavy: importlib.import_module(o)
+    for o in sorted({m for p in root.glob('tests/test_*.py') for m in imported(parsed(p))} | {'pytest'}):
+        if o.split('.')[0] not in ('fastmix','helpers') and importlib.util.find_spec(o.split('.')[0]): importlib.import_module(o)
     sys.modules['torch'].set_num_threads(1)
     assert 'fastmix' not in sys.modules
-
-def source(module): return (root/f'fastmix/{module}.py').read_text(encoding='utf-8')
 
 def mutate(module, args):
     "Try the changes of one module; returns how many were tried and the survivors"
@@ -203,52 +204,34 @@ def mutate(module, args):
     todo = [o for o in todo if args.line[0]<=o[0]<=args.line[1]]
     if args.sample and args.sample<len(todo): todo = sorted(random.Random(args.seed).sample(todo, args.sample), key=lambda o: o[0])
     if args.list: return [print(f'{module}.py:{o[0]} {o[1]}: {o[2]}') for o in todo] and None
-    steps,start,count,left = steps_for(module),time.time(),dict(noticed=0, time=0, equivalent=0),[]
+    steps,start,count,left = steps_for(module),time.time(),dict(noticed=0, time=0),[]
     why = noticed(module, source(module), steps, 10*args.limit)
     if why: sys.exit(f'the unchanged {module} fails: {why}')
     for line,where,what,src in todo:
         key = f'{where}: {what}'
-        if (module,key) in equivalent and not args.all: res = 'equivalent'
-        else: res = noticed(module, src, steps, args.limit)
+        res = noticed(module, src, steps, args.limit)
         if args.verbose: print(f'{module}.py:{line} {key}  | {res}', flush=True)
         if res: count[res if res in count else 'noticed'] += 1
         else:
             left.append(key)
             print(f'SURVIVED {module}.py:{line} {key}', flush=True)
-    there = {(module,f'{o[1]}: {o[2]}') for o in changes(source(module))}
-    for o in equivalent:
-        if o[0]==module and o not in there: print('no such change any more:', *o)
     said = ', '.join(f'{v} {k}' for k,v in count.items())
     print(f'{module}: {len(todo)} of {found} changes in {time.time()-start:.0f} s: {said}, {len(left)} survived', flush=True)
     return left
 
-def put_in(fault, module, test, old, new, limit):
-    "Put one named fault in, and run its test"
-    src = source(module)
-    if src.count(old)!=1: return f'NO SUCH CODE {fault}: {old!r} is {src.count(old)} times in {module}'
-    res = noticed(module, src.replace(old, new), dict(test=partial(run_tests, f'tests/test_regressions.py::{test}')), limit)
-    return f"{'noticed' if res else 'SURVIVED'} {fault}: {module}, {new.strip()!r}  | {res}"
-
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('modules', nargs='+', help="modules of the package, or 'faults'")
+    p.add_argument('modules', nargs='+', help="modules of the package")
     p.add_argument('--sample', type=int, help="try so many changes of each module, drawn at random")
     p.add_argument('--seed', type=int, default=0, help="of that sample")
     p.add_argument('--line', type=int, nargs=2, default=(0,10**6), help="only changes from this line to that")
     p.add_argument('--limit', type=int, default=120, help="processor seconds for one change; what takes longer counts as noticed")
-    p.add_argument('--all', action='store_true', help="also try those known to be equivalent")
     p.add_argument('--list', action='store_true', help="print the changes and stop")
     p.add_argument('--verbose', action='store_true', help="print what noticed each change")
     args = p.parse_args()
     if not args.list: preload()
     bad = []
-    for module in args.modules:
-        if module!='faults': bad += mutate(module, args) or []
-        else:
-            for o in faults:
-                said = put_in(*o, args.limit)
-                print(said, flush=True)
-                if not said.startswith('noticed'): bad.append(said)
+    for module in args.modules: bad += mutate(module, args) or []
     sys.exit(bool(bad))
 
 if __name__=='__main__': main()

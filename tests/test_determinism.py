@@ -3,7 +3,7 @@ import pytest, random, torch, numpy as np
 from torch import nn
 from fastai.basics import Callback
 from fastai.callback.schedule import SchedCos
-from helpers import DATA, MIXERS, Y, fit, get_dls, get_learn, kind_of, mixer, net, the_mixer, weights
+from helpers import DATA, MIXERS, Y, fit, get_dls, get_learn, kind_of, mixer, net, weights
 
 class Noise(nn.Module):
     "Dropout that keeps its masks"
@@ -19,8 +19,8 @@ class Draws(Callback):
     "Keep what the mixer draws"
     order,run_valid = 100,False
     def before_batch(self):
-        m = the_mixer(self.learn)
-        if m.mixed: self.all.append([m.perm,m.lam] + ([] if m.boxes is None else [m.boxes]))
+        m = self.learn.mixer
+        if m.lam is not None: self.all.append([m.perm,m.lam] + ([] if m.boxes is None else [m.boxes]))
         else: self.all.append([])
     def __init__(self): self.all = []
 

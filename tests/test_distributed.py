@@ -47,7 +47,8 @@ def work(out):
         def after_pred(self): self.log[-1].update(x=self.x.tolist(), pred=self.pred.tolist())
         def before_step(self):
             if (m := self.learn.mixer) is None: return
-            self.log[-1].update(mixed=m.mixed, loss=self.loss.item(), **{k:getattr(m, k).tolist() for k in ('perm','lam') if m.mixed})
+            self.log[-1].update(mixed=m.lam is not None, loss=self.loss.item())
+            if m.lam is not None: self.log[-1].update(perm=m.perm.tolist(), lam=m.lam.tolist())
     def _train(cb, kind, seed):
         set_seed(seed)
         x,y = get_data(kind)
@@ -56,7 +57,7 @@ def work(out):
         def _loss(pred, ids, reduction='mean'): return F.cross_entropy(pred, y[ids], reduction=reduction)
         sgd = partial(OptimWrapper, opt=torch.optim.SGD)
         learn = Learner(dls, get_model(kind), loss_func=_loss, cbs=[Log, *([cb] if cb else [])], opt_func=sgd)
-        learn.log,learn.mixer = [],cb
+        learn.log = []
         with learn.no_bar(),learn.no_logging(),learn.distrib_ctx(sync_bn=False): learn.fit(2, lr)
         left = sum(len(o._forward_hooks)+len(o._forward_pre_hooks) for o in learn.model.modules())
         weights = torch.cat([o.detach().flatten() for o in learn.model.parameters()]).tolist()

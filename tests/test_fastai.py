@@ -28,11 +28,9 @@ from fastai.vision.augment import Brightness, Flip
 from fastai.vision.data import ImageBlock, PILImageBW
 from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropy
 import fastmix.all as fm
-from fastmix.batch import leaves
 from fastmix.fmix import fourier_masks
 from fastmix.mix import draw_cut
-from fastmix.mixer import Mixer
-from helpers import DATA, MIXERS, Y, Check, bs, fit, get_dls, get_learn, hooks, kind_of, mixer, n_out, net, quiet, the_mixer, weights
+from helpers import DATA, MIXERS, Y, Check, bs, fit, get_dls, get_learn, hooks, kind_of, mixer, n_out, net, quiet, weights
 
 still = [o for o in MIXERS if o in ('MixUp','MixUp of tokens','CutMix')] # these change nothing where alpha=0
 images = [o for o in MIXERS if kind_of(o)=='image']
@@ -235,6 +233,17 @@ def test_frozen(name):
     learn.unfreeze()
     assert not torch.equal(fit(learn) and parts()[0], body)
 
+def held(m):
+    "All tensors that a mixer holds, wherever they are in it"
+    def _in(o):
+        if id(o) in seen or isinstance(o, (type,nn.Module,Learner)): return
+        seen[id(o)] = o
+        if isinstance(o, torch.Tensor): return res.append(o)
+        for v in o.values() if isinstance(o, dict) else o if isinstance(o, (list,tuple,set)) else [getattr(o, '__dict__', None)]: _in(v)
+    res,seen = [],{}
+    _in(m)
+    return res
+
 @pytest.mark.parametrize('name', MIXERS)
 def test_moved(name):
     "A mixer that has worked on one Learner works on the next as a new one does, and so it does after a fit there"
@@ -251,7 +260,8 @@ def test_moved(name):
     assert used.learn is None and not plain._grab_cbs(fm.Mixer) and not hooks(plain.model)
     twin = get_learn(None, kind, deepcopy(plain.model))
     assert same_run(fit(plain, reset_opt=True), fit(twin))
-    for o in (used,*getattr(used, 'mixers', ())): assert o.yb1 is None and o.held is None # the last batch's targets
+    assert held(used) and all(len(t)==bs and (sorted(t.tolist())==[*range(bs)] or t.is_floating_point() and t.ndim==1 or t.shape[2:]==(2,))
+        for t in held(used)) # draws, but neither inputs nor targets
 
 class Shorten(Callback):
     "Break off each epoch's training, in its first batch at `at`"
@@ -274,21 +284,21 @@ def by_sample(pred, y, reduction='mean'): return F.cross_entropy(pred, y, reduct
 
 @pytest.mark.parametrize('name', MIXERS)
 def test_new_loss(name):
-    "A loss that is set between fits, or in the middle of one, is the one that is mixed"
-    learn,n = get_learn(mixer(name), kind_of(name)),5 if 'Choice' in name else 1 # of which each finds out about a loss by itself
-    smooth = partial(F.cross_entropy, label_smoothing=0.2)
+    "A loss that is set between fits, or in the middle of one, is the one that is mixed, and what it is is not held against the next"
+    learn,smooth = get_learn(mixer(name), kind_of(name)),partial(F.cross_entropy, label_smoothing=0.2)
     for loss,one in ((nn.CrossEntropyLoss(),None),(LabelSmoothingCrossEntropy(0.2),smooth),(CrossEntropyLossFlat(),None),
         (own_loss,own_loss),(by_sample,None),(nn.NLLLoss(),lambda p,y: -p[y]),
         (nn.CrossEntropyLoss(reduction='sum'),lambda p,y: bs*F.cross_entropy(p, y))):
-        if loss is own_loss and name=='MixChoice per sample': continue # which needs the loss of each sample, and says so
+        own = loss in (own_loss,by_sample) # in each of whose batches there is one lambda, which is said
+        if own and name=='MixChoice per sample': continue # which refuses it
         learn.loss_func = loss
-        check = Check(name, one)
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', 'MixUp draws|.*draws one lambda')
-            fit(learn, n, cbs=check)
-        assert check.seen==2*n and learn.loss_func is loss
-        # what was found out about one loss is not held against the next
-        assert len(the_mixer(learn).lam)==(1 if loss is own_loss else bs)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter('always')
+            fit(learn, 2, cbs=(check:=Check(name, one)))
+        said = [str(o.message) for o in said if 'lambda' in str(o.message)]
+        assert len(said)==own and all(': One lambda is drawn for each batch' in o and loss.__name__ in o for o in said)
+        assert check.seen==4 and learn.loss_func is loss
+        assert len(learn.mixer.lam)==(1 if own else bs)
     check,other = Check(name),nn.CrossEntropyLoss(label_smoothing=0.2)
     def before_epoch(self):
         if self.epoch==1: self.learn.loss_func,check.loss1 = other,smooth
@@ -306,7 +316,7 @@ class Ledger(Callback):
     "Note the loss of each training batch as the definition has it, and see that it is the loss wherever one asks"
     order,run_valid = 1000,False
     def __init__(self): self.all,self.seen = [],0
-    def before_fit(self): self.m = the_mixer(self.learn)
+    def before_fit(self): self.m = self.learn.mixer
     def after_loss(self):
         y,lam = Y[self.iter*bs:][:bs],self.m.lam.double()
         own,other = (F.cross_entropy(self.pred.detach().double(), o, reduction='none') for o in (y,y[self.m.perm]))
@@ -331,22 +341,23 @@ def test_loss(dtype):
 
 # Defaults, sizes
 
-ALWAYS = dict(stack_x=False, stack_y=None, per_sample=None, p=1., start=0., end=1., inputs=None, generator=None)
+ALWAYS = dict(stack_y=None, per_sample=None, pair=None, p=1., start=0., end=1., inputs=None, generator=None)
+MIX = dict(dedup=True, stack_x=False)
 CUT = dict(length=None, minmax=None, uniform=False)
-MANIFOLD = dict(alpha=1., layers=None, mix_input=True, dedup=True) | ALWAYS
-DEFAULTS = [(fm.MixUp, dict(alpha=.4, dedup=True) | ALWAYS), (Learner.mixup, dict(alpha=.4, dedup=True) | ALWAYS),
-    (fm.CutMix, dict(alpha=1., dedup=False) | CUT | ALWAYS), (Learner.cutmix, dict(alpha=1., dedup=False) | CUT | ALWAYS),
-    (fm.ManifoldMixUp, MANIFOLD), (Learner.manifold_mixup, MANIFOLD),
-    (fm.OutputMixUp, dict(alpha=.4, dedup=True) | ALWAYS), (Learner.output_mixup, dict(alpha=.4, dedup=True) | ALWAYS),
-    (fm.mixup_batch, dict(alpha=.4, per_sample=True, dedup=True)), (fm.cutmix_batch, dict(alpha=1., boxes=None, per_sample=True) | CUT)]
-DEFAULTS += [(Mixer, dict(alpha=1., dedup=True) | ALWAYS), (draw_cut, dict(alpha=1., dedup=False) | CUT), (fourier_masks, dict(decay=3.)),
-    (fm.FMix, dict(alpha=1., decay=3., dedup=False) | ALWAYS), (fm.ResizeMix, dict(lo=.1, hi=.8) | ALWAYS)]
+MIXUP,MANIFOLD = dict(alpha=.4) | MIX | ALWAYS,dict(alpha=1., layers=None, mix_input=True, dedup=True) | ALWAYS
+CUTMIX,FMIX = dict(alpha=1., dedup=False, masks=None) | CUT | ALWAYS,dict(alpha=1., decay=3., dedup=False, masks=None) | ALWAYS
+OUTPUT,RESIZE = {k:v for k,v in MIXUP.items() if k not in ('inputs','stack_x')},dict(lo=.1, hi=.8, masks=None) | ALWAYS
+DRAWN = dict(y=None, lam=None, perm=None, per_sample=True, generator=None)
+DEFAULTS = [(fm.MixUp, MIXUP), (Learner.mixup, MIXUP), (fm.CutMix, CUTMIX), (Learner.cutmix, CUTMIX), (fm.FMix, FMIX), (Learner.fmix, FMIX),
+    (fm.ResizeMix, RESIZE), (Learner.resizemix, RESIZE), (fm.ManifoldMixUp, MANIFOLD), (Learner.manifold_mixup, MANIFOLD),
+    (fm.OutputMixUp, OUTPUT), (Learner.output_mixup, OUTPUT), (fm.Mixer, ALWAYS), (fm.MixChoice, dict(weights=None, per_sample=False)),
+    (fm.mixup_batch, dict(alpha=.4, dedup=True) | DRAWN), (fm.cutmix_batch, dict(alpha=1., boxes=None) | CUT | DRAWN),
+    (draw_cut, dict(alpha=1., dedup=False, device=None, generator=None) | CUT), (fourier_masks, dict(decay=3., generator=None))]
 
 @pytest.mark.parametrize('f,want', DEFAULTS, ids=lambda o: getattr(o, '__qualname__', ''))
 def test_defaults(f, want):
-    "What a call means without further arguments, and which of them it shows"
-    ps = inspect.signature(f).parameters
-    assert {k:ps[k].default for k in want if k in ps}==want
+    "What a call means without further arguments: a mixer has the settings that it obeys, and no others"
+    assert {k:p.default for k,p in inspect.signature(f).parameters.items() if p.default is not p.empty}==want
 
 def test_cut_masks():
     "CutMix pastes a mask with its image, and refuses inputs of other sizes in words"
@@ -357,7 +368,7 @@ def test_cut_masks():
     fit(learn, cbs=Callback(after_pred=after_pred))
     two = DataLoaders.from_dsets(list(zip(x, x[...,:4], y)), [], bs=8)
     two.n_inp = 2
-    with pytest.raises(ValueError, match=r'spatial shape \(6, 6\), but got \(8, 1, 6, 4\): name those to cut'):
+    with pytest.raises(ValueError, match=r'sizes \(6, 6\) to cut, but got \(8, 1, 6, 4\): name the inputs to mix'):
         fit(Learner(two, nn.Conv2d(1, 2, 1), loss_func=nn.CrossEntropyLoss(), cbs=fm.CutMix()))
 
 class Batches(list): dataset = None
@@ -385,7 +396,7 @@ def test_output_parts(p):
         assert self.pred[1]==8 and torch.equal(self.pred[2], plain[2]) and self.pred[3] is self.model.lin.bias and self.pred[4] is None
     fit(learn, cbs=Callback(after_loss=after_loss))
     if p:
-        with pytest.raises(ValueError, match=r'Expected floating point predictions for 8 samples, but got Tensor of torch.float32 and shape \(2,\)$'):
+        with pytest.raises(ValueError, match=r'Expected floating point predictions for 8 samples, but got torch.float32 of shape \(2,\)$'):
             fit(Learner(dls, Parts(True), loss_func=loss_func, cbs=fm.OutputMixUp()))
 
 class OneHot(nn.Module):
@@ -396,9 +407,18 @@ class OneHot(nn.Module):
     def forward(self, x): return self.lin(F.one_hot(x, 20).float()).mean(1)
 
 def test_tokens_nowhere():
-    "Indices that never come to an embedding are an error that says which, in the first batch"
-    with pytest.raises(ValueError, match=r'Expected integer inputs of shapes \[\(4, 5\)\] to be fed to an nn.Embedding, but none was'):
+    "Indices that come to no embedding are an error that says which, in the first batch; the layer that it asks for is mixed"
+    with pytest.raises(ValueError, match='Expected a place in the model where input 0 can be mixed, behind embeddings or later'):
         fit(get_learn(fm.MixUp(), 'tokens', OneHot()))
+    def after_pred(self):
+        if not self.training: return
+        m,e = self.learn.mixer,F.one_hot(self.x, 20).float()
+        lam = m.lam[:,None,None]
+        torch.testing.assert_close(self.pred, self.model.lin(lam*e + (1-lam)*e[m.perm]).mean(1))
+        seen.append(self.pred)
+    seen = []
+    fit(get_learn([fm.ManifoldMixUp(layers='lin', mix_input=False),Callback(after_pred=after_pred)], 'tokens', OneHot()))
+    assert len(seen)==2
 
 # A choice of mixers
 
@@ -406,30 +426,29 @@ def test_tokens_nowhere():
 def test_choice_masks(last):
     "Masks of another size than their image have their losses mixed where nothing is pasted, and are refused where something would be"
     x,y = torch.rand(8, 1, 8, 6),torch.randint(2, (8, 4, 6))
-    dls,model = DataLoaders(Batches([(x,y,None)]), Batches([])),nn.Sequential(nn.Conv2d(1, 2, 1), nn.MaxPool2d((2, 1)))
-    dls.n_inp = 1
-    def loss_func(pred, y, none, reduction='mean'): return F.cross_entropy(pred, y, reduction=reduction)
-    learn = Learner(dls, model, loss_func=loss_func, cbs=[fm.MixChoice(fm.MixUp(per_sample=True), last, per_sample=True)])
+    dls,model = DataLoaders(Batches([(x,y)]), Batches([])),nn.Sequential(nn.Conv2d(1, 2, 1), nn.MaxPool2d((2, 1)))
+    learn = Learner(dls, model, loss_func=nn.CrossEntropyLoss(), cbs=[fm.MixChoice(fm.MixUp(per_sample=True), last, per_sample=True)])
     if isinstance(last, fm.CutMix):
-        for o in (learn,Learner(dls, model, loss_func=loss_func, cbs=last)):
-            with pytest.raises(ValueError, match=r'spatial shape \(8, 6\) of the input'): fit(o)
+        for o in (learn,Learner(dls, model, loss_func=nn.CrossEntropyLoss(), cbs=last)):
+            with pytest.raises(ValueError, match=r'sizes \(8, 6\) of the input'): fit(o)
         return
     def after_loss(self):
-        m,(one,other) = self.learn.mix_choice,[F.cross_entropy(self.pred, t, reduction='none').mean((1, 2)) for t in (y,y[self.learn.mix_choice.perm])]
+        m,(one,other) = self.learn.mixer,[F.cross_entropy(self.pred, t, reduction='none').mean((1, 2)) for t in (y,y[self.learn.mixer.perm])]
+        assert len(m.lam)==8
         torch.testing.assert_close(self.learn.loss, (m.lam*one + (1-m.lam)*other).mean())
     fit(learn, cbs=Callback(after_loss=after_loss))
 
 def test_choice_tokens():
-    "Two ways to mix tokens, drawn for each sample"
+    "Two ways to mix tokens, drawn for each sample: not at all, and nearly half and half"
     def after_pred(self):
         if not self.training: return
-        m,e = self.learn.mix_choice,self.model[0].weight[self.x]
+        m,e = self.learn.mixer,self.model[0].weight[self.x]
         lam = m.lam[:,None,None]
         torch.testing.assert_close(self.pred, self.model[1:](lam*e + (1-lam)*e[m.perm]))
-        picks.update(m.mixers[0].pick.tolist())
-    picks,m = set(),fm.MixChoice(fm.MixUp(), fm.MixUp(8.), per_sample=True)
+        picks.update((m.lam==1).tolist())
+    picks,m = set(),fm.MixChoice(fm.MixUp(0), fm.MixUp(8.), per_sample=True)
     fit(get_learn([m,Callback(after_pred=after_pred)], 'tokens'), 2)
-    assert picks=={0,1}
+    assert picks=={False,True}
 
 # Validation in the middle
 
@@ -486,6 +505,7 @@ def test_second_look(name):
 
 class CutShort(Callback):
     "Cancel each batch before the model has run, and look at its predictions then"
+    order = 100 # when the mixer has tried the model
     def before_fit(self):
         self.seen,self.on = [],False
         self.model[-1].register_forward_pre_hook(self._cancel)
@@ -590,11 +610,6 @@ def load(path):
         warnings.simplefilter('ignore')
         return load_learner(path)
 
-def tensors(m):
-    "What a mixer, or those that it chooses from, hold of a batch"
-    return [t for o in (m,*getattr(m, 'mixers', ()),*getattr(m, 'given', ())) for t in leaves([*vars(o).values()])
-        if isinstance(t, torch.Tensor)]
-
 @pytest.mark.parametrize('name', images)
 def test_export(name, pictures, tmp_path):
     "An exported Learner predicts the same, and trains on as the one it was made of, mixed"
@@ -603,8 +618,8 @@ def test_export(name, pictures, tmp_path):
     learn = fit(picture_learn(dls, mixer(name), tmp_path))
     learn.export('done.pkl')
     back = load(tmp_path/'done.pkl')
-    assert tensors(the_mixer(learn)) and not tensors(the_mixer(back)) # the last batch stays behind
-    assert repr(the_mixer(back))==repr(the_mixer(learn)) and {*vars(back)}=={*vars(learn)}
+    assert held(learn.mixer) and not held(back.mixer) # the last batch stays behind
+    assert repr(back.mixer)==repr(learn.mixer) and {*vars(back)}=={*vars(learn)}
     with quiet(learn),quiet(back):
         for a,b in zip(learn.predict(0), back.predict(0)): assert str(a)==str(b)
     back.dls = dls
@@ -630,7 +645,7 @@ def test_export_inside(name, tmp_path):
     learn = fit(get_learn([mixer(name),ExportInside()], kind, path=tmp_path, dls=dls), 2)
     assert not hooks(learn.model) and 'remove_cbs' not in vars(learn)
     back = load(tmp_path/'inside.pkl')
-    assert not tensors(the_mixer(back))
+    assert not held(back.mixer)
     back.remove_cb(ExportInside)
     twin = get_learn(mixer(name), kind, clean(learn, back.model), dls=dls)
     back.dls = dls
@@ -741,8 +756,7 @@ class Named(nn.Module):
         for cls in type(m).__mro__:
             for k,v in (vars(cls)|vars(m)).items():
                 if k[0]!='_' and not callable(v) and not hasattr(self, k) and k not in vars(Callback): setattr(self, k, 1)
-        self.n = self.size = self.n_lam = 1
-        assert self.dense==self.lam==self.mixed==1
+        assert self.alpha==self.lam==self.perm==self.boxes==self.inputs==1
     def forward(self, x): return self.body(x)
 
 @pytest.mark.parametrize('name', MIXERS)
@@ -753,7 +767,7 @@ def test_names(name):
         warnings.simplefilter('error')
         one,two = fit(get_learn(m:=mixer(name), kind, Named(kind, m))),fit(get_learn(mixer(name), kind))
     if 'Manifold' not in name: assert same_run(one, two) # other places are found in another model
-    with pytest.warns(UserWarning, match='shadowing an attribute .xb.'): the_mixer(one).xb = 1
+    with pytest.warns(UserWarning, match='shadowing an attribute .xb.'): one.mixer.xb = 1
 
 def test_one_mixer():
     "A second mixer is refused before anything is trained, and the first goes on"

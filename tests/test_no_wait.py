@@ -1,25 +1,30 @@
 """Nothing waits for the device in a batch, as far as that can be told without one
 
 The tensors here have a device and a shape but no values: they refuse to meet those of another device, and to tell the host anything."""
-import pytest, torch, torch.nn.functional as F
+import math, pytest, torch, torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from fastai.basics import DataLoaders, Learner, TrainEvalCallback
+from fastai.basics import Callback, DataLoaders, Learner, TrainEvalCallback
 from fastmix.callback import CutMix, MixUp
 from fastmix.choice import MixChoice
 from fastmix.draw import box_lam, draw_boxes, draw_lam, draw_perm
 from fastmix.fmix import FMix, fourier_masks
 from fastmix.loss import MixUpLoss
+from fastmix.manifold import ManifoldMixUp
 from fastmix.mix import cutmix_batch, draw_cut, mix_targets, mixup_batch
+from fastmix.output import OutputMixUp
 from fastmix.resizemix import ResizeMix
 
 def gpu(*shape, dtype=torch.float32): return torch.zeros(shape, dtype=dtype, device='cuda')
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def values_are_unknown():
     with FakeTensorMode(): yield
 
+unknown = pytest.mark.usefixtures('values_are_unknown')
+
+@unknown
 def test_what_would_be_seen():
     "These tensors do refuse"
     with pytest.raises(DataDependentOutputException): (gpu(3)>0).all().item()
@@ -34,6 +39,7 @@ class Copies(TorchDispatchMode):
         self.n += func is torch.ops.aten._to_copy.default and res.device!=args[0].device
         return res
 
+@unknown
 def test_draws():
     "Draws are made where they are wanted, a box where its lambda is; without a generator elsewhere nothing is copied"
     with Copies() as copies:
@@ -47,6 +53,7 @@ def test_draws():
 
 mixing = {}, dict(lam=.3), dict(per_sample=False), dict(alpha=0), dict(uniform=True), dict(length=.5), dict(minmax=(.2,.5))
 
+@unknown
 @pytest.mark.parametrize('kw', mixing)
 @pytest.mark.parametrize('dtype', (torch.float32,torch.float16))
 @pytest.mark.parametrize('grad', (False,True))
@@ -68,6 +75,7 @@ def losses():
     for f in (nn.CrossEntropyLoss(weight=w.half()), nn.CrossEntropyLoss(reduction='sum')): yield f,maps,gpu(4, 5, 6, dtype=torch.int64)
     for f in (nn.MSELoss(), nn.BCEWithLogitsLoss(), nn.KLDivLoss(reduction='batchmean')): yield f,real,gpu(4, 3)
 
+@unknown
 def test_losses():
     "Nor is anything read for a loss, with a lambda for each sample, for the batch, or as a number"
     for f,pred,y in losses():
@@ -80,29 +88,56 @@ def test_losses():
 class Tokens(nn.Module):
     def __init__(self):
         super().__init__()
-        self.emb,self.lin = nn.Embedding(9, 4, device='cuda'),nn.Linear(4, 3, device='cuda')
+        self.emb,self.lin = nn.Embedding(9, 4),nn.Linear(4, 3)
     def forward(self, x): return self.lin(self.emb(x).mean(1))
 
-def flat(): return nn.Sequential(nn.Flatten(), nn.Linear(192, 3, device='cuda'))
-def image(): return gpu(4, 3, 8, 8)
-def label(*shape): return gpu(4, *shape, dtype=torch.int64)
+def image(): return torch.randn(4, 3, 8, 8)
+def label(*shape): return torch.arange(4*math.prod(shape)).view(4, *shape)%3
 
-tasks = dict(classes=(flat, image, label, nn.CrossEntropyLoss), numbers=(flat, image, lambda: gpu(4, 3), nn.MSELoss),
-    masks=(lambda: nn.Conv2d(3, 3, 1, device='cuda'), image, lambda: label(8, 8), nn.CrossEntropyLoss),
-    tokens=(Tokens, lambda: label(5), label, nn.CrossEntropyLoss))
-inputs = MixUp,CutMix,lambda: MixUp(per_sample=False),lambda: MixUp(stack_y=False),lambda: CutMix(length=.5, stack_y=False)
-inputs += FMix,ResizeMix,lambda: MixChoice(MixUp(), CutMix(), per_sample=True)
+tasks = dict(classes=(nn.CrossEntropyLoss, image, label), numbers=(nn.MSELoss, image, lambda: torch.randn(4, 3)),
+    masks=(nn.CrossEntropyLoss, image, lambda: label(8, 8)), tokens=(nn.CrossEntropyLoss, lambda: label(5), label))
 
-@pytest.mark.parametrize('mixer', inputs)
+def model(task):
+    if task=='tokens': return Tokens()
+    if task=='masks': return nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1))
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.ReLU(), nn.Linear(5, 3))
+
+mixers = MixUp,CutMix,lambda: MixUp(per_sample=False),lambda: MixUp(stack_y=False),lambda: CutMix(length=.5, stack_y=False)
+mixers += FMix,ResizeMix,lambda: MixChoice(MixUp(), CutMix(), per_sample=True),ManifoldMixUp,OutputMixUp
+
+class Host(TorchDispatchMode):
+    "What was drawn on the host may be read: it is 0"
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].device.type=='cpu': return 0
+        return func(*args, **(kwargs or {}))
+
+class Batches:
+    "Batches of a generator, as a loader"
+    def __init__(self, batches): self.batches = batches
+    def __iter__(self): return self.batches
+    def __len__(self): return 4
+
+def to_device(model):
+    "Parameters in place of which nothing is known"
+    for m in model.modules():
+        for k,p in m._parameters.items(): m._parameters[k] = nn.Parameter(gpu(*p.shape))
+
+@pytest.mark.parametrize('mixer', mixers)
 @pytest.mark.parametrize('task', tasks)
 def test_training(mixer, task):
-    "Nor in a Learner, up to the backward pass, which needs the real thing"
+    "Nor in a Learner from the second batch of a fit on, up to the backward pass, which needs the real thing"
     mixer = mixer()
-    if task=='tokens' and not isinstance(mixer, MixUp) or task=='masks' and mixer.stack_y is False: pytest.skip("there is no such mix")
-    model,x,y,loss_func = (o() for o in tasks[task])
-    model.to = lambda *args: model
-    dls = DataLoaders([(x,y)]*2, [], device='cuda')
-    learn = Learner(dls, model, loss_func=loss_func, cbs=[TrainEvalCallback, mixer], default_cbs=False)
+    if task=='tokens' and not isinstance(mixer, MixUp) or task=='masks' and getattr(mixer, 'stack_y', None) is False \
+        or task=='numbers' and isinstance(mixer, OutputMixUp): pytest.skip("there is no such mix")
+    loss_func,x,y = (o() for o in tasks[task])
+    learn = Learner(DataLoaders([], [], device='cpu'), model(task), loss_func=loss_func, cbs=[TrainEvalCallback, mixer], default_cbs=False)
     learn._backward = learn._step = lambda: None
+    with FakeTensorMode() as mode: others = 3*[(gpu(*x.shape, dtype=x.dtype),gpu(*y.shape, dtype=y.dtype))]
+    def batches():
+        yield x,y
+        with mode,Host():
+            to_device(learn.model)
+            yield from others
+    learn.dls = DataLoaders(Batches(batches()), [], device='cpu')
     learn.fit(1)
     assert mixer.lam.is_cuda and mixer.perm.is_cuda and (mixer.boxes is None or mixer.boxes.is_cuda)

@@ -1,12 +1,12 @@
-"Faults of other libraries for mixing, a test each, which fails once its fault is there (`python tests/mutate.py faults` puts each in)"
+"Faults of other libraries for mixing, a test each, which fails once its fault is there"
 import math, pytest, torch, torch.nn.functional as F
 from scipy import stats
 from torch import nn
 from fastai.basics import Callback, DataLoaders, Learner, TrainEvalCallback, set_seed
 from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropy, LabelSmoothingCrossEntropyFlat, MSELossFlat
-from fastmix.batch import own_generator
 from fastmix.callback import CutMix, MixUp
 from fastmix.draw import box_lam, draw_boxes, draw_lam, draw_perm, place_boxes
+from fastmix.fits import rank_generator
 from fastmix.loss import MixUpLoss
 from fastmix.mix import cutmix_batch, mix_targets, mixup_batch
 
@@ -27,16 +27,14 @@ class Seen(Callback):
     order,run_valid = 50,True
     def __init__(self): self.train,self.valid = [],[]
     def after_loss(self):
-        row = dict(x=self.x, pred=self.pred.detach(), loss=self.loss.detach(), yb=self.yb)
-        (self.train if self.training else self.valid).append(row | {k: getattr(self.learn.mixer, k) for k in ('perm','lam','yb1','mixed')})
+        row = dict(x=self.x, pred=self.pred.detach(), loss=self.loss.detach(), yb=self.yb, asked=self.learn.mixer.loss(self.pred).detach())
+        (self.train if self.training else self.valid).append(row | {k: getattr(self.learn.mixer, k) for k in ('perm','lam')})
 
 def learner(mixer, train, valid=(), loss_func=None, model=None):
     "A Learner on ready batches, the very same objects in each epoch"
     dls,model = DataLoaders(train, list(valid), device='cpu'),model or net(train[0][0][0].numel())
     cbs,loss_func = [TrainEvalCallback, mixer, Seen],loss_func or nn.CrossEntropyLoss()
-    learn = Learner(dls, model, lr=0., loss_func=loss_func, cbs=cbs, default_cbs=False)
-    learn.mixer = mixer
-    return learn
+    return Learner(dls, model, lr=0., loss_func=loss_func, cbs=cbs, default_cbs=False)
 
 def fit(learn, n=1):
     learn.fit(n)
@@ -67,11 +65,11 @@ def test_p_once(cls):
     n,p = 1000,0.5
     x,y = labelled(4)
     seen = fit(learner(cls(1., p=p), [(x,y)]*n))
-    mixed = [row for row in seen.train if row['mixed']]
+    mixed = [row for row in seen.train if row['lam'] is not None]
     assert stats.binomtest(len(mixed), n, p).pvalue>1e-3
     for row in mixed: assert len(row['lam'])==4 and (row['perm']!=y).all()
     assert sum((row['lam']<1).sum() for row in mixed) > 4*len(mixed)*(.99 if cls is MixUp else .8)
-    assert all(row['x'] is x or torch.equal(row['x'], x) for row in seen.train if not row['mixed'])
+    assert all(row['x'] is x or torch.equal(row['x'], x) for row in seen.train if row['lam'] is None)
 
 def test_boxes_of_a_batch_differ():
     "All boxes of a batch lie at the same place, or at the same relative place whatever their size"
@@ -151,7 +149,7 @@ def test_labels_keep_their_precision_in_training(cls, dtype):
     class Float(nn.Linear):
         def forward(self, x): return super().forward(x.flatten(1).float())
     row = fit(learner(cls(1.), [(x,y)], model=Float(42, 4001))).train[0]
-    assert row['x'].dtype==dtype and torch.equal(row['yb'][0], y) and torch.equal(row['yb1'][0], y[row['perm']])
+    assert row['x'].dtype==dtype and torch.equal(row['yb'][0], y)
     assert torch.allclose(row['loss'], by_sample(row, x, y), atol=1e-4)
     row = fit(learner(cls(1.), [(x,y.float())], model=Float(42, 1), loss_func=MSELossFlat())).train[0]
     assert row['yb'][0].dtype==torch.float32
@@ -230,7 +228,7 @@ def test_partners_of_all_rows(cls):
         assert len(y1.unique())==16
         for o,a,b in zip(xm, y, y1): assert set(o.unique().tolist()) <= ({(a+b).item()/2} if f is mixup_batch else {a.item(),b.item()})
     row = fit(learner(cls(1.), [(x,y)], model=net(24, 16))).train[0]
-    assert torch.equal(row['yb1'][0], y[row['perm']]) and len(row['yb1'][0].unique())==16
+    assert len(row['perm'].unique())==16
     assert torch.allclose(row['loss'], by_sample(row, x, y), atol=1e-5)
 
 class ValidateInside(Callback):
@@ -254,8 +252,8 @@ def test_validation_is_plain(cls):
     seen,want = fit(learn, 2),F.cross_entropy(learn.model(x), y)
     assert len(seen.valid)==2
     for row in seen.valid:
-        assert row['x'] is x and row['yb'][0] is y and not row['mixed']
-        assert torch.equal(row['loss'], want)
+        assert row['x'] is x and row['yb'][0] is y
+        assert torch.equal(row['loss'], want) and torch.equal(row['asked'], want)
     assert torch.equal(learn.inside, learn.model(x))
     assert torch.equal(learn.get_preds(dl=[(x,y)], act=lambda o: o, reorder=False)[0], learn.model(x))
 
@@ -265,7 +263,7 @@ def test_ranks_draw_for_themselves(monkeypatch):
         monkeypatch.setenv('RANK', str(rank))
         monkeypatch.setenv('WORLD_SIZE', str(size))
         set_seed(seed)
-        g = own_generator(generator, 'cpu')
+        g = rank_generator(generator, 'cpu')
         return draw_perm(50, generator=g),draw_lam(50, 1., generator=g),draw_boxes((50,50), torch.full((50,), .5), generator=g)
     def _alike(a, b): return [torch.equal(*o) for o in zip(a, b)]
     for gens in ((None,)*3, [torch.Generator().manual_seed(5) for _ in range(3)]):
@@ -274,5 +272,5 @@ def test_ranks_draw_for_themselves(monkeypatch):
     assert _alike(_draws(0, 2), _draws(0, 2, 1))==[False]*3
     one,two = (_draws(0, 2, seed, torch.Generator().manual_seed(5)) for seed in (1,2))
     assert _alike(one, two)==[True]*3 # a generator is all that counts
-    assert max(own_generator(torch.Generator().manual_seed(i), 'cpu').initial_seed() for i in range(20))>2**40 # no two runs get one seed
+    assert max(rank_generator(torch.Generator().manual_seed(i), 'cpu').initial_seed() for i in range(20))>2**40 # no two runs get one seed
     for size in (0,1): assert _alike(_draws(0, size), (set_seed(0), _draws(0, size))[1])==[True]*3

@@ -11,8 +11,8 @@ from fastai.vision.all import CategoryBlock, DataBlock, DataLoaders, ImageBlock,
 from fastai.vision.all import imagenet_stats, set_seed, Normalize as NormalizeImages
 from fastmix.all import CutMix, FMix, ManifoldMixUp, MixChoice, MixUp, OutputMixUp, ResizeMix
 from fastmix.mix import box_mask
+from fastmix.pictures import mix_once
 from fastmix.show import plot_lam, show_mixed_batch
-from fastmix.stage import Stage, mix_once
 
 @pytest.fixture(autouse=True)
 def close():
@@ -32,11 +32,11 @@ def dls():
 def net(): return nn.Sequential(nn.Conv2d(3,8,3,2), nn.BatchNorm2d(8), nn.Dropout(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8,3))
 
 def shown(make, base, **kwargs):
-    "Axes for the mixer that `make` makes, its draws (known, since both have the same seed), the plain batch, and the mixed one"
+    "Axes for the mixer that `make` makes, the mixed batch (known, since both have the same seed), and the plain one"
     b = next(iter(getattr(base, 'dls', base).train))
     seeded = lambda: make(torch.Generator().manual_seed(0))
-    did = mix_once(seeded(), stage := Stage(base, b))
-    return show_mixed_batch(base, seeded(), b=b, **kwargs),did,b,stage
+    did = mix_once(base, seeded(), b)
+    return show_mixed_batch(base, seeded(), b=b, **kwargs),did,b
 
 def rgb(ax, i=0): return torch.as_tensor(np.array(ax.images[i].get_array())).permute(2,0,1)
 def title(did, i, names):
@@ -44,7 +44,7 @@ def title(did, i, names):
     return f'{a} % {names[i]} + {100-a} % {names[j]}'
 
 def test_image_mixup(dls):
-    axs,did,b,_ = shown(lambda g: MixUp(1., generator=g), dls)
+    axs,did,b = shown(lambda g: MixUp(1., generator=g), dls)
     plain = dls.decode(b)[0]
     assert len(axs)==9
     for i,ax in enumerate(axs):
@@ -55,7 +55,7 @@ def test_image_mixup(dls):
 
 @pytest.mark.parametrize('cls', [CutMix,ResizeMix])
 def test_image_box(dls, cls):
-    axs,did,b,_ = shown(lambda g: cls(generator=g), dls, n=16)
+    axs,did,b = shown(lambda g: cls(generator=g), dls, n=16)
     plain,inside = dls.decode(b)[0],box_mask(did.boxes, (24,24))[:,0]
     for i,ax in enumerate(axs):
         got = rgb(ax)
@@ -66,12 +66,12 @@ def test_image_box(dls, cls):
         assert edges == ([[x0-.5,y0-.5,x1-.5,y1-.5]] if y0<y1 and x0<x1 else [])
 
 def test_image_mask(dls):
-    axs,did,_,_ = shown(lambda g: FMix(generator=g), dls, n=4)
+    axs,did,_ = shown(lambda g: FMix(generator=g), dls, n=4)
     for i,ax in enumerate(axs): assert bool(ax.collections) == (0<did.lam[i]<1)
 
 def test_one_lam(dls):
     "A single box is drawn into every sample"
-    axs,did,_,_ = shown(lambda g: CutMix(length=0.5, per_sample=False, generator=g), dls, n=4)
+    axs,did,_ = shown(lambda g: CutMix(length=0.5, per_sample=False, generator=g), dls, n=4)
     assert len(did.boxes)==1 and len({str(o.patches[0].get_bbox()) for o in axs})==1
 
 def test_later(dls):
@@ -79,7 +79,7 @@ def test_later(dls):
     learn = Learner(dls, net())
     for make in (lambda g: ManifoldMixUp(mix_input=False, generator=g), lambda g: OutputMixUp(generator=g),
         lambda g: MixUp(stack_x=True, generator=g)):
-        axs,did,b,_ = shown(make, learn, n=5)
+        axs,did,b = shown(make, learn, n=5)
         plain,names = dls.decode(b)[0],[dls.vocab[o] for o in b[1]]
         assert len(axs)==10
         for i in range(5):
@@ -87,27 +87,28 @@ def test_later(dls):
             assert rgb(own).equal(plain[i]) and rgb(other).equal(plain[did.perm[i]])
             assert f'{own.get_title()} {other.get_title()}' == title(did, i, names)
         head = axs[0].get_figure().get_suptitle()
-        assert head.startswith(type(did).__name__) and head.endswith(f' at layer {did.layer}' if isinstance(did, ManifoldMixUp) else ')')
+        name = type(make(None)).__name__
+        assert head.startswith(name) and head.endswith(f' at {did.layer}' if name=='ManifoldMixUp' else ')')
 
 def test_choice(dls):
-    axs,did,_,_ = shown(lambda g: MixChoice(MixUp(generator=g), CutMix(generator=g), weights=(0,1)), dls, n=4)
+    axs,did,_ = shown(lambda g: MixChoice(MixUp(generator=g), CutMix(generator=g), weights=(0,1)), dls, n=4)
     assert axs[0].get_figure().get_suptitle().startswith('CutMix(alpha=1.0') and any(o.patches for o in axs)
     m = MixChoice(MixUp(), CutMix(length=0.5), per_sample=True)
-    given = [*m.given]
+    mixers = [*m.mixers]
     axs = show_mixed_batch(dls, m, n=16)
     assert 0<sum(bool(o.patches) for o in axs)<16 and not axs[0].get_figure().get_suptitle()
-    assert all(a is b for a,b in zip(m.given, given)) and m.learn is None and all(o.perm is None for o in given)
+    assert all(a is b for a,b in zip(m.mixers, mixers)) and m.learn is None and all(o.perm is None for o in (m,*mixers))
 
 def test_masks():
     block = DataBlock((ImageBlock,MaskBlock(['a','b'])), get_x=lambda i: PILImage.create(picture(i)),
         get_y=lambda i: PILMask.create((picture(i)[...,0]>128).astype(np.uint8)))
     dls = block.dataloaders(range(20), bs=8, num_workers=0)
-    axs,did,b,stage = shown(lambda g: CutMix(length=0.5, generator=g), dls, n=4)
+    axs,did,b = shown(lambda g: CutMix(length=0.5, generator=g), dls, n=4)
     for i,ax in enumerate(axs):
         image,mask = ax.images
-        assert np.array_equal(mask.get_array(), stage.yb[0][i]) and not np.array_equal(mask.get_array(), b[1][i].numpy())
+        assert np.array_equal(mask.get_array(), did.yb[0][i]) and not np.array_equal(mask.get_array(), b[1][i].numpy())
         assert re.fullmatch(r'\d+ % \+ \d+ %', ax.get_title())
-    axs,did,b,_ = shown(lambda g: MixUp(1., generator=g), dls, n=4)
+    axs,did,b = shown(lambda g: MixUp(1., generator=g), dls, n=4)
     for i,ax in enumerate(axs):
         for im,j,share in zip(ax.images[1:], (i,did.perm[i]), (did.lam[i],1-did.lam[i])):
             assert np.array_equal(im.get_array(), b[1][j].numpy())
@@ -118,18 +119,18 @@ def test_signals():
     ds = list(zip(torch.randn(16,1,30), torch.arange(16)%2))
     dls = DataLoaders.from_dsets(ds, ds, bs=8, num_workers=0, device='cpu')
     dls.vocab = ['slow','fast']
-    axs,did,b,stage = shown(lambda g: MixUp(1., generator=g), dls, n=3)
+    axs,did,b = shown(lambda g: MixUp(1., generator=g), dls, n=3)
     for i,ax in enumerate(axs):
-        assert [o.get_ydata().tolist() for o in ax.lines] == [o.tolist() for o in (b[0][i,0],b[0][did.perm[i],0],stage.xb[0][i,0])]
+        assert [o.get_ydata().tolist() for o in ax.lines] == [o.tolist() for o in (b[0][i,0],b[0][did.perm[i],0],did.xb[0][i,0])]
         assert ax.get_title() == title(did, i, [dls.vocab[o] for o in b[1]])
-    axs,did,_,_ = shown(lambda g: CutMix(length=0.5, generator=g), dls, n=3)
+    axs,did,_ = shown(lambda g: CutMix(length=0.5, generator=g), dls, n=3)
     for i,ax in enumerate(axs): assert ax.patches[0].get_x() == did.boxes[i,0,0]-.5
 
 def test_tables():
     df = pd.DataFrame(dict(kind=['a','b','c','d']*10, size=np.random.default_rng(0).normal(5, 3, 40), y=np.arange(40.)))
     dls = TabularDataLoaders.from_df(df, cat_names=['kind'], cont_names=['size'], y_names='y', procs=[Categorify,Normalize], bs=16)
-    axs,did,b,stage = shown(lambda g: MixUp(generator=g), dls, n=4)
-    own,other,mixed = (dls.train.decode(o).decode().items for o in (b, tuple(o[did.perm] for o in b), (*stage.xb,b[2])))
+    axs,did,b = shown(lambda g: MixUp(generator=g), dls, n=4)
+    own,other,mixed = (dls.train.decode(o).decode().items for o in (b, tuple(o[did.perm] for o in b), (*did.xb,b[2])))
     for i,ax in enumerate(axs):
         cells = {k: o.get_text().get_text() for k,o in ax.tables[0].get_celld().items()}
         assert [cells[0,c] for c in range(4)] == ['','own','partner','mixed']
@@ -141,7 +142,7 @@ def test_texts():
     rows = [(f'the number {i} comes after {i-1}', 'odd' if i%2 else 'even') for i in range(40)]
     df = pd.DataFrame(rows, columns=['text','label'])
     dls = TextDataLoaders.from_df(df, text_col='text', label_col='label', bs=8, seq_len=16, n_workers=0, num_workers=0)
-    axs,did,b,_ = shown(lambda g: MixUp(generator=g), dls, n=4)
+    axs,did,b = shown(lambda g: MixUp(generator=g), dls, n=4)
     def words(i): return [dls.vocab[0][o] for o in b[0][i] if dls.vocab[0][o]!='xxpad']
     for i in range(4):
         for ax,j in zip(axs[2*i:2*i+2], (i,did.perm[i])): assert ax.texts[0].get_text().split() == ' '.join(words(j)).split()
@@ -159,8 +160,8 @@ def test_dict():
     "Inputs in a dict, which fastai does not decode, from PyTorch's loaders and from its own"
     ds = [(dict(a=torch.rand(1,6,6), b=torch.rand(3)),tensor(i)) for i in range(8)]
     for dls in (DataLoaders(*[DataLoader(ds, batch_size=8)]*2), DataLoaders.from_dsets(ds, ds, bs=8, num_workers=0, device='cpu')):
-        axs,did,b,stage = shown(lambda g: MixUp(generator=g), dls, n=2)
-        assert len(axs)==4 and torch.equal(torch.as_tensor(np.array(axs[2].images[0].get_array())), stage.xb[0]['a'][1,0])
+        axs,did,b = shown(lambda g: MixUp(generator=g), dls, n=2)
+        assert len(axs)==4 and torch.equal(torch.as_tensor(np.array(axs[2].images[0].get_array())), did.xb[0]['a'][1,0])
         assert axs[0].get_title() == title(did, 0, b[1].tolist())
 
 @pytest.mark.parametrize('shape', [(2,6,6), (5,6,6), (1,4,6,6), (7,), ()])
