@@ -9,7 +9,6 @@ Modules:
 - `fastmix.callback`: Callbacks that mix each training batch, for any task that fastai trains
 - `fastmix.choice`: `MixChoice`: MixUp for some batches and CutMix for others, or for some samples and others of one batch
 - `fastmix.compare`: Train with each mix over several seeds, and see which differences are more than noise
-- `fastmix.comparison`: Means, pairs, intervals and curves of finished runs
 - `fastmix.draw`: What is random in a mix: who meets whom, how much each keeps, and where the box goes
 - `fastmix.fmix`: Cut along the outlines of low-frequency noise instead of boxes
 - `fastmix.loss`: `MixUpLoss`: the exact loss on two sets of targets, for any loss function
@@ -17,10 +16,12 @@ Modules:
 - `fastmix.metric`: A metric that counts each target of a mixed batch by its share
 - `fastmix.mix`: MixUp and CutMix of a batch as pure functions, for any PyTorch training loop
 - `fastmix.mixer`: `Mixer`, the callback that draws for each training batch, mixes it and blends its losses, whatever the task
+- `fastmix.noise`: When is a difference between two mixes more than the noise between seeds?
 - `fastmix.output`: Mix the predictions of a plain batch before the loss
 - `fastmix.pictures`: What `show_mixed_batch` draws: samples as people read them, and what was made of them
 - `fastmix.places`: Find the layers at whose output a model can be mixed, by following how data flow through it
 - `fastmix.resizemix`: Paste a shrunken copy of the partner's whole image
+- `fastmix.runs`: Where finished runs are kept, and what they say: means, differences beyond the noise, curves
 - `fastmix.show`: What a mixer makes of your own data, before and after training on it
 - `fastmix.stack`: `stack_x=True` hands both samples and their share to the model; `StackedModel` makes a model that takes them
 - `fastmix.stage`: Let a mixer mix one batch, outside of training and with nothing changed"""
