@@ -7,6 +7,7 @@ Every sample `i` has a partner `perm[i]` in its batch and keeps a share `lam[i]`
 Modules:
 
 - `fastmix.callback`: Callbacks that mix each training batch, for any task that fastai trains
+- `fastmix.checks`: Mistakes are told before anything is trained
 - `fastmix.choice`: `MixChoice`: MixUp for some batches and CutMix for others, or for some samples and others of one batch
 - `fastmix.compare`: Train with each mix over several seeds, and see which differences are more than noise
 - `fastmix.draw`: What is random in a mix: who meets whom, how much each keeps, and where the box goes
@@ -21,9 +22,10 @@ Modules:
 - `fastmix.pictures`: What `show_mixed_batch` draws: samples as people read them, and what was made of them
 - `fastmix.places`: Find the layers at whose output a model can be mixed, by following how data flow through it
 - `fastmix.resizemix`: Paste a shrunken copy of the partner's whole image
-- `fastmix.runs`: Where finished runs are kept, and what they say: means, differences beyond the noise, curves
+- `fastmix.runs`: What finished runs say: means, differences beyond the noise, curves
 - `fastmix.show`: What a mixer makes of your own data, before and after training on it
 - `fastmix.stack`: `stack_x=True` hands both samples and their share to the model; `StackedModel` makes a model that takes them
-- `fastmix.stage`: Let a mixer mix one batch, outside of training and with nothing changed"""
+- `fastmix.stage`: Let a mixer mix one batch, outside of training and with nothing changed
+- `fastmix.store`: A file of finished runs that several processes and machines may share"""
 
 __version__ = "0.1.0"

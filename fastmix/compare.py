@@ -14,29 +14,36 @@ Docs: https://fastmix.github.io/fastmix/compare.html.md"""
 # %% auto #0
 __all__ = ['SameDraws', 'own_copies', 'fingerprint', 'default_mixes', 'compare']
 
-# %% ../nbs/15_compare.ipynb #084d38a8
-import itertools, math, random, torch, warnings
+# %% ../nbs/15_compare.ipynb #6334d643
+import math, random, sys, torch, warnings, weakref
+from contextlib import closing
 from copy import deepcopy
 from time import perf_counter
 from torch import Tensor
+from typing import Callable
 from fastcore.basics import listify, store_attr
+from fastcore.imports import IN_NOTEBOOK
 from fastprogress.fastprogress import progress_bar
 from fastai.callback.all import Callback, ProgressCallback
 from fastai.callback.mixup import MixHandler
 from fastai.learner import Learner
-from fastai.torch_core import set_seed
-from .batch import is_index, leaves
+from fastai.torch_core import apply, set_seed
 from .callback import CutMix, MixUp
-from .runs import Comparison, read_runs, write_run
+from .checks import (as_numbers, check_fit, check_get_learner, check_lr, check_metrics, check_mixes, check_out, check_seeds,
+    one_line, refuse, what, whole)
 from .manifold import ManifoldMixUp
-from .mixer import Mixer, _brief
+from .mixer import Mixer
 from .output import OutputMixUp
+from .runs import Comparison
+from .store import read_runs, to_do, write_run
 
-# %% ../nbs/15_compare.ipynb #7ae549ee
+# %% ../nbs/15_compare.ipynb #9474883b
 class SameDraws(Callback):
     "Seed each epoch of training, so that its order and what else it draws do not depend on what was drawn before"
     order = -100
-    def __init__(self, seed:int): store_attr()
+    def __init__(self,
+        seed:int # Seed of the run
+    ): store_attr()
     def before_train(self):
         seed = 1_000_003*self.seed + self.epoch
         set_seed(seed)
@@ -68,101 +75,180 @@ def fingerprint(
     ts = [o.detach().flatten()[:1000].double().cpu() for o in state]
     return sum((t * (torch.arange(len(t))+i+1.).sin()).sum().item() for i,t in enumerate(ts))
 
-# %% ../nbs/15_compare.ipynb #9c3272ca
+# %% ../nbs/15_compare.ipynb #d30c7f82
+def _tensors(b):
+    res = []
+    apply(res.append, b)
+    return [o for o in res if isinstance(o, Tensor)]
+
 def default_mixes(
     learn # A `Learner`
 )->dict: # Names to mixers; None: no mix
     "No mix, and the mixes that fit the first batch of `learn`"
     learn._split(next(iter(learn.dls.train)))
-    xs,ys = ([o for o in leaves(b) if isinstance(o, Tensor)] for b in (learn.xb,learn.yb))
-    classes = all(is_index(y) and y.ndim==1 for y in ys)
+    xs,ys = _tensors(learn.xb),_tensors(learn.yb)
+    classes = all(y.ndim==1 and not y.is_floating_point() and y.dtype!=torch.bool for y in ys)
     cuts = all(x.is_floating_point() and x.ndim>2 for x in xs) and (classes or all(y.ndim>1 and y.shape[-1]>1 for y in ys))
     mixers = [MixUp(), *[CutMix()]*cuts, ManifoldMixUp(), *[OutputMixUp()]*classes]
     return dict(none=None) | {type(o).__name__: o for o in mixers}
 
-def _check_mixes(mixes):
-    if not isinstance(mixes, dict) or not mixes: raise TypeError(f"Expected mixes as a dict of names to mixers or None, but got {mixes!r}")
-    for name,cbs in mixes.items():
-        bad = [o for o in listify(cbs) if not isinstance(o, Callback)]
-        if bad: raise TypeError(f"Expected a mixer, callbacks or None as mixes[{name!r}], but got {bad[0]!r}")
-    return mixes
-
-# %% ../nbs/15_compare.ipynb #aabce6ea
-def _what(cbs): return ', '.join(_brief(o) for o in listify(cbs)) or 'None'
-
-def _agree(run, plan, mixes, out):
-    plan = plan | (dict(what=_what(mixes[run['mix']])) if run['mix'] in mixes else {})
-    bad = [f"{k} of {run['mix']!r} is {run.get(k)!r}, not {v!r}" for k,v in plan.items() if run.get(k)!=v]
-    if bad: raise ValueError(f"Expected the runs in {out} to have the settings asked for, but there {'; '.join(bad)}: "
-        "give another `out`, or the settings it was begun with")
-
-def _same_weights(run, seed, weights):
-    if run['seed']==seed and not math.isclose(run['weights'], weights, rel_tol=1e-3, abs_tol=1e-3): raise ValueError(
-        f"Expected get_learner({seed}) to begin with the same weights each time, but they differ from those of {run['mix']!r}: "
-        "build the model in get_learner, and use no randomness but that of Python, NumPy and PyTorch, which are seeded")
-
-# %% ../nbs/15_compare.ipynb #acb4ae92
+# %% ../nbs/15_compare.ipynb #3ae68b0d
 def _build(get_learner, seed, metrics):
-    if isinstance(get_learner, Learner) or not callable(get_learner):
-        raise TypeError(f"Expected get_learner as a function of the seed that builds a Learner, but got a {type(get_learner).__name__}")
     set_seed(seed)
     learn = get_learner(seed)
-    if not isinstance(learn, Learner): raise TypeError(f"Expected get_learner({seed}) to return a Learner, but got {type(learn).__name__}")
+    if not isinstance(learn, Learner):
+        refuse(f"get_learner({seed}) to return a Learner", type(learn).__name__, "end it with `return Learner(dls, model, metrics=accuracy)`", TypeError)
     mixers = [o for o in learn.cbs if isinstance(o, (Mixer,MixHandler))]
-    if mixers: raise ValueError(f"Expected get_learner to build a Learner without a mix, but it has {mixers[0]}: name it in `mixes`")
-    if len(learn.dls.loaders)<2 or not len(learn.dls.valid): raise ValueError("Expected a Learner with validation data, but it has none")
+    if mixers: refuse("get_learner to build a Learner without a mix", f"one with {what(mixers[0])}", f"name it in mixes=dict(none=None, mine={type(mixers[0]).__name__}())")
+    if len(learn.dls.loaders)<2 or not len(learn.dls.valid): refuse("a Learner with validation data", "none", "DataLoaders(train_dl, valid_dl)")
     if metrics is not None: learn.metrics = metrics
     learn.remove_cb(ProgressCallback)
     return learn
+
+def _try_metrics(learn):
+    "Refuse metrics whose values are not numbers, by validating the untrained model"
+    def values(dl, metrics):
+        learn.metrics = metrics
+        learn.validate(dl=dl)
+        return [(o.name,o.value) for o in learn.metrics]
+    metrics = learn.metrics
+    try: res = values([next(iter(learn.dls.valid))], metrics)
+    except Exception:
+        # One batch may hold too few classes for a metric: only all data, without and with metrics, tell whether these are at fault
+        try: values(None, [])
+        except Exception: return # the fit will say it better
+        try: res = values(None, metrics)
+        except Exception as e:
+            names = one_line([o.name for o in metrics], 100).replace("'", "")
+            raise ValueError(f"Expected metrics that can be computed in validation, but {names} failed with {type(e).__name__}: {one_line(e, 120)}: "
+                "give functions of predictions and targets, and call what makes a metric, as in metrics=[accuracy, F1Score()]") from e
+    for name,v in res: as_numbers(name, v)
 
 def _train(learn, cbs, n_epoch, lr, fit, seed):
     learn.add_cbs([SameDraws(seed), *own_copies(cbs, getattr(learn.dls, 'device', None) or 'cpu', seed)])
     start = perf_counter()
     with learn.no_logging(): getattr(learn, fit)(n_epoch, *([] if lr is None else [lr]))
     seconds,rec = perf_counter()-start,learn.recorder
-    names = [o for o in rec.metric_names if o not in ('epoch','time')]
-    return dict(names=names, values=[[math.nan if o is None else float(o) for o in v] for v in rec.values], seconds=seconds)
+    keys = [o for o in rec.metric_names if o not in ('epoch','time')]
+    rows = [{k:v for name,o in zip(keys, row) for k,v in as_numbers(name, o).items()} for row in rec.values]
+    names = list(dict.fromkeys(k for row in rows for k in row))
+    return dict(names=names, values=[[row.get(k, math.nan) for k in names] for row in rows], seconds=seconds)
 
-# %% ../nbs/15_compare.ipynb #8e84eb47
+def _measured(measure, learn):
+    res = measure(learn) if measure else {}
+    if not isinstance(res, dict): refuse("measure to return a dict of names to numbers", f"a {type(res).__name__}", "def measure(learn): return dict(ece=...)", TypeError)
+    return {k:v for name,o in res.items() for k,v in as_numbers(str(name), o).items()}
+
+# %% ../nbs/15_compare.ipynb #faf234c4
+class _Progress:
+    "Tells of runs as they begin and end"
+    def __init__(self, total, quiet):
+        self.total,self.n,self.quiet,self.bar = total,0,quiet or not total,None
+        if self.quiet or not (IN_NOTEBOOK or sys.stdout.isatty()): return
+        self.bar = progress_bar(range(total))
+        self.bar.update(0)
+
+    def say(self, text):
+        "What is going on now"
+        if self.bar is not None: self.bar.comment = text
+
+    def waiting(self, left):
+        "The runs that are left are made by other processes"
+        text = f"waiting for another process: {left[0][1]}, seed {left[0][0]}"
+        if self.bar is not None: self.bar.comment = text
+        elif not self.quiet and text!=getattr(self, 'told', None): print(text, flush=True)
+        self.told = text
+
+    def done(self, name, seed, text):
+        "A run has ended with `text`"
+        self.n += 1
+        if self.bar is not None: self.bar.update(self.n)
+        elif not self.quiet: print(f"{self.n}/{self.total} {name}, seed {seed}: {text}", flush=True)
+
+    def end(self):
+        "What others did is done as well"
+        if self.bar is not None and self.n<self.total: self.bar.update(self.total)
+
+# %% ../nbs/15_compare.ipynb #19ab67e8
+def _agree(run, plan, mixes, out):
+    plan = plan | (dict(what=what(mixes[run['mix']])) if run['mix'] in mixes else {})
+    bad = [f"{k} of {run['mix']!r} is {one_line(run.get(k), 80)}, not {one_line(v, 80)}" for k,v in plan.items() if run.get(k)!=v]
+    if bad: raise ValueError(f"Expected the runs in {one_line(str(out), 100)} to have the settings asked for, but there {bad[0]}: "
+        "give another `out`, or the settings it was begun with")
+
+def _same_weights(seed, weights, other, where):
+    if not math.isclose(weights, other, rel_tol=1e-3, abs_tol=1e-3): raise ValueError(
+        f"Expected get_learner({seed}) to begin with the same weights each time, but they differ from those of {where}: "
+        "build the model in get_learner, and use no randomness but that of Python, NumPy and PyTorch, which are seeded")
+
+# %% ../nbs/15_compare.ipynb #06575c21
 def compare(
-    get_learner, # Function of a seed that builds a `Learner`, with a new model and without a mix
-    mixes:dict=None, # Names to mixers (or lists of callbacks), None for no mix; by default the `default_mixes` for the data
-    n_epoch:int=5, # Epochs of each run
-    lr=None, # Learning rate, as `fit` takes it; by default the Learner's
-    seeds=3, # How many, or which
-    metrics=None, # In place of the Learner's
-    out=None, # File that each finished run is written to; what it holds already is not run again
+    get_learner:Callable, # Function of a seed that builds a `Learner`, with a new model and without a mix
+    mixes:dict|None=None, # Names to mixers (or lists of callbacks), None for no mix; by default the `default_mixes` for the data
+    n_epoch:int=5, # Epochs of each run, at least 1
+    lr:float|slice|list|None=None, # Learning rate, as `fit` takes it; None: the Learner's
+    seeds:int|list=3, # How many, or which; 5 see much smaller differences than 3
+    metrics=None, # In place of the Learner's; the first one leads the verdict
+    out:str|None=None, # File that each finished run is written to; what it holds already is not run again. Processes may share it
     *,
     fit:str='fit_one_cycle', # Method of the Learner that trains, called with `n_epoch` and `lr`
-    measure=None # Function of a trained Learner that returns a dict of further numbers to compare
-)->Comparison: # With `df`, `diffs`, `verdict`, `plot()`
-    "Train with each mix and each seed, all else equal, and say which differences exceed the noise"
-    seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    if not seeds: raise ValueError(f"Expected at least one seed, but got {seeds}")
+    measure:Callable|None=None, # Function of a trained Learner that returns a dict of further numbers to compare
+    quiet:bool=False # Show no progress?
+)->Comparison: # With `df`, `diffs`, `best`, `verdict`, `plot()`
+    """Train with each mix and each seed, all else equal, and say which differences exceed the noise
+
+    Raises `TypeError` or `ValueError` before anything is trained if an argument cannot be used, if the Learner has a mix or no validation data, if
+    `get_learner` returns the same model twice or other weights for the same seed, or if `out` holds runs with other settings; what training without a
+    mix raises; and `RuntimeError` if every mix fails. A mix that fails is left out with a warning."""
+    check_get_learner(get_learner)
+    check_metrics(metrics)
+    if not (measure is None or callable(measure)): refuse("measure as a function of a Learner", measure, "def measure(learn): return dict(ece=...)", TypeError)
+    n_epoch,lr,seeds = whole(n_epoch, 'n_epoch', 1, "n_epoch=5"),check_lr(lr),check_seeds(seeds)
+    if mixes is not None: mixes = check_mixes(mixes)
     learn = _build(get_learner, seeds[0], metrics)
-    weights,mixes = fingerprint(learn.model),_check_mixes(default_mixes(learn) if mixes is None else mixes)
-    plan = dict(n_epoch=n_epoch, lr=lr if isinstance(lr, (int,float,type(None))) else repr(lr), fit=fit,
-        metrics=[o.name for o in learn.metrics], measure=measure and getattr(measure, '__name__', type(measure).__name__))
-    runs,errors = read_runs(out),{}
-    for r in runs:
-        _agree(r, plan, mixes, out)
-        _same_weights(r, seeds[0], weights)
-    done = {(r['seed'],r['mix']) for r in runs}
-    bar = progress_bar([o for o in itertools.product(seeds, mixes) if o not in done])
-    for seed,name in bar:
-        if name in errors: continue
-        bar.comment = f"{name}, seed {seed}"
-        learn = _build(get_learner, seed, metrics)
-        run = dict(mix=name, what=_what(mixes[name]), seed=seed, weights=fingerprint(learn.model)) | plan
-        for r in runs: _same_weights(r, seed, run['weights'])
-        try: run |= _train(learn, mixes[name], n_epoch, lr, fit, seed)
-        except Exception as e:
-            if not listify(mixes[name]): raise
-            errors[name] = ' '.join(f"{type(e).__name__}: {e}".split())
-            warnings.warn(f"{name} failed and is left out: {errors[name]}")
-            continue
-        run['measured'] = {k:float(v) for k,v in measure(learn).items()} if measure else {}
-        runs.append(run)
-        if out is not None: write_run(out, run)
-    order = {o:i for i,o in enumerate(mixes)}
+    check_fit(learn, fit, lr)
+    check_out(out)
+    mixes = mixes or default_mixes(learn)
+    plan = dict(n_epoch=n_epoch, lr=repr(lr) if isinstance(lr, (slice,list)) else lr, fit=fit, metrics=[o.name for o in learn.metrics],
+        measure=measure and getattr(measure, '__name__', type(measure).__name__))
+    runs,errors,weights = [],{},{seeds[0]:fingerprint(learn.model)}
+    def known():
+        res = runs if out is None else read_runs(out)
+        for r in res:
+            _agree(r, plan, mixes, out)
+            _same_weights(r['seed'], r['weights'], weights.get(r['seed'], r['weights']), repr(r['mix']))
+        return res
+    done = {(r['seed'],r['mix']) for r in known()}
+    todo = [(s,k) for s in seeds for k in mixes if (s,k) not in done]
+    if todo: _try_metrics(learn)
+    first,learn,bar = weakref.ref(learn.model),None,_Progress(len(todo), quiet)
+    with closing(to_do(out, todo, waiting=bar.waiting)) as mine: # closed at once, since an exception that is kept would keep the claim
+        for seed,name in mine:
+            if name in errors: continue
+            bar.say(f"{name}, seed {seed}")
+            learn = _build(get_learner, seed, metrics)
+            if learn.model is first(): refuse("get_learner to build a new model each time", "the same one twice", "make the model inside get_learner")
+            run = dict(mix=name, what=what(mixes[name]), seed=seed, weights=fingerprint(learn.model)) | plan
+            _same_weights(seed, run['weights'], weights.setdefault(seed, run['weights']), 'another call')
+            known()
+            try: run |= _train(learn, mixes[name], n_epoch, lr, fit, seed)
+            except Exception as e:
+                if not listify(mixes[name]): raise
+                errors[name] = f"{type(e).__name__}: {one_line(e, 300)}"
+                bar.done(name, seed, 'failed')
+                warnings.warn(f"{name} failed and is left out: {errors[name]}")
+                continue
+            run['measured'] = _measured(measure, learn)
+            known()
+            runs.append(run)
+            if out is not None: write_run(out, run)
+            bar.done(name, seed, _last(run))
+    bar.end()
+    order,runs = {o:i for i,o in enumerate(mixes)},known()
+    if not runs: raise RuntimeError(f"Expected a mix that can be trained with, but all failed, such as {next(iter(errors.items()))}")
     return Comparison(sorted(runs, key=lambda r: (order.get(r['mix'], len(order)), r['seed'])), errors)
+
+def _last(run):
+    names = [o for o in run['names'] if not o.startswith('train_')]
+    name = next((o for o in names if o!='valid_loss'), 'valid_loss')
+    return f"{name} {dict(zip(run['names'], run['values'][-1])).get(name, math.nan):.4g}, {run['seconds']:.1f} s"
