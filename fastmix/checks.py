@@ -1,6 +1,6 @@
 """Mistakes are told before anything is trained
 
-A comparison takes hours, and a mistake in its last argument should not cost one of them. Each function here checks one argument of `compare`, and returns it as numbers of Python. What it cannot use it refuses, in one sentence: what was expected, what was given, and the line that works.
+A comparison by `compare` takes hours, and a mistake in its last argument should not cost one of them. Each function here checks one argument, and returns it as numbers of Python. What it cannot use it refuses, in one sentence: what was expected, what was given, and the line that works.
 
 Docs: https://fastmix.github.io/fastmix/checks.html.md"""
 
@@ -8,10 +8,10 @@ Docs: https://fastmix.github.io/fastmix/checks.html.md"""
 
 # %% auto #0
 __all__ = ['one_line', 'refuse', 'whole', 'check_seeds', 'check_lr', 'as_numbers', 'check_get_learner', 'check_fit',
-           'check_metrics', 'what', 'check_mixes', 'check_out']
+           'check_metrics', 'what', 'check_mixes', 'check_out', 'default_mixes']
 
-# %% ../nbs/13_checks.ipynb #2d1090ae
-import inspect, math, numbers, numpy as np, operator, re
+# %% ../nbs/13_checks.ipynb #3b43c4ec
+import inspect, math, numbers, numpy as np, operator, re, torch
 from difflib import get_close_matches
 from pathlib import Path
 from torch import Tensor
@@ -19,6 +19,10 @@ from fastcore.basics import listify
 from fastai.callback.all import Callback
 from fastai.callback.mixup import MixHandler
 from fastai.learner import Learner, Metric
+from fastai.torch_core import apply
+from .callback import CutMix, MixUp
+from .manifold import ManifoldMixUp
+from .output import OutputMixUp
 
 # %% ../nbs/13_checks.ipynb #67b812c2
 def one_line(
@@ -166,3 +170,20 @@ def check_out(
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         Path(out).open('ab').close()
     except OSError as e: refuse("out as a file that can be written", f"{one_line(str(out), 100)}, {one_line(e, 100)}", mend)
+
+# %% ../nbs/13_checks.ipynb #d30c7f82
+def _tensors(b):
+    res = []
+    apply(res.append, b)
+    return [o for o in res if isinstance(o, Tensor)]
+
+def default_mixes(
+    learn # A `Learner`
+)->dict: # Names to mixers; None: no mix
+    "No mix, and the mixes that fit the first batch of `learn`"
+    learn._split(next(iter(learn.dls.train)))
+    xs,ys = _tensors(learn.xb),_tensors(learn.yb)
+    classes = all(y.ndim==1 and not y.is_floating_point() and y.dtype!=torch.bool for y in ys)
+    cuts = all(x.is_floating_point() and x.ndim>2 for x in xs) and (classes or all(y.ndim>1 and y.shape[-1]>1 for y in ys))
+    mixers = [MixUp(), *[CutMix()]*cuts, ManifoldMixUp(), *[OutputMixUp()]*classes]
+    return dict(none=None) | {type(o).__name__: o for o in mixers}

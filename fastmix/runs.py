@@ -105,7 +105,7 @@ def best(self:Comparison):
     n = len(others)*(len(others)+1)/2 # pairs of mixes: any of them could have come out on top
     return top if all(sign*mean>0 and p*n<1-self.confidence for mean,_,_,p in tests) else None
 
-# %% ../nbs/14_runs.ipynb #51837319
+# %% ../nbs/14_runs.ipynb #a9135cf4
 def _brief(d):
     if math.isnan(d.low): return f"{d.mix} {d.difference:+.3g}"
     n = f"{d.needed:.0f} seeds" if math.isfinite(d.needed) else "more than 1000 seeds"
@@ -135,6 +135,7 @@ def verdict(self:Comparison):
     elif len(ds): res.append("One seed cannot tell a difference from noise: give seeds=3 or more")
     return '\n'.join(res + [f"{k} failed: {v}" for k,v in (self.errors or {}).items()])
 
+# %% ../nbs/14_runs.ipynb #517b7c43
 @patch
 def __repr__(self:Comparison): return f"{self.df.to_string(float_format='{:.4g}'.format)}\n\n{self.verdict}"
 
