@@ -9,14 +9,15 @@ Docs: https://fastmix.github.io/fastmix/runs.html.md"""
 # %% auto #0
 __all__ = ['Comparison']
 
-# %% ../nbs/14_runs.ipynb #23fe560f
-import html, itertools, math
+# %% ../nbs/14_runs.ipynb #f79d6ab2
+import html, math
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
+from collections import Counter
 from difflib import get_close_matches
 from fastcore.basics import patch, store_attr
 from .noise import better, holm, paired, seeds_needed
 
-# %% ../nbs/14_runs.ipynb #320c195b
+# %% ../nbs/14_runs.ipynb #e74ca164
 class Comparison:
     "Finished runs, and what they say. Raises `ValueError` if there are none, if two are of the same mix and seed, or for a wrong `confidence`"
     def __init__(self,
@@ -26,10 +27,12 @@ class Comparison:
     ):
         if not runs: raise ValueError("Expected at least one finished run, but got none: compare(get_learner, ...) makes them")
         if not 0<confidence<1: raise ValueError(f"Expected a confidence between 0 and 1, but got {confidence!r}: confidence=0.95")
-        keys = [(r['mix'],r['seed']) for r in runs]
-        if twice := next((k for k in keys if keys.count(k)>1), None):
+        ran = Counter((r['mix'],r['seed']) for r in runs)
+        twice,n = ran.most_common(1)[0]
+        if n>1:
             raise ValueError(f"Expected one run per mix and seed, but got several of {twice[0]!r} with seed {twice[1]}: read_runs(out) leaves one")
         store_attr()
+        self.ran = set(ran)
         self.mixes = list(dict.fromkeys(r['mix'] for r in runs))
         self.base = next((r['mix'] for r in runs if r['what']=='None'), self.mixes[0])
         rows = [(dict(mix=r['mix'], seed=r['seed']), [dict(zip(r['names'],v)) for v in r['values']], r) for r in runs]
@@ -49,7 +52,7 @@ def _known(name, names):
     near = get_close_matches(str(name), names, 1)
     raise ValueError(f"Expected a metric among {', '.join(names)}, but got {name!r}" + (f": {near[0]!r} may be meant" if near else ''))
 
-# %% ../nbs/14_runs.ipynb #4948a041
+# %% ../nbs/14_runs.ipynb #7a08129c
 @patch(as_prop=True)
 def df(self:Comparison):
     "For each metric its mean, standard deviation and value for each seed; seconds of training, and how much more than the base's, as a share"
@@ -61,13 +64,12 @@ def df(self:Comparison):
     return pd.DataFrame(res | {('seconds','mean'): secs.mean(axis=1), ('seconds','extra'): (secs/secs.loc[self.base]).median(axis=1)-1})
 
 @patch
-def _pairs(self:Comparison, metric, mix, base):
-    "Values of `base` and of `mix` for the seeds that both have"
-    v,ran = self.seeds(metric),{(r['mix'],r['seed']) for r in self.runs}
-    both = [s for s in v if {(mix,s),(base,s)}<=ran]
-    return v.loc[base,both],v.loc[mix,both]
+def _pairs(self:Comparison, v, mix, base):
+    "Values of `base` and of `mix` in the table `v`, for the seeds that both have"
+    both = [(mix,s) in self.ran and (base,s) in self.ran for s in v]
+    return v.loc[base].values[both],v.loc[mix].values[both]
 
-# %% ../nbs/14_runs.ipynb #4eab8cf5
+# %% ../nbs/14_runs.ipynb #3f8a4584
 def _verdict(n, mean, p, level):
     if not math.isfinite(mean): return 'not finite'
     if n<2: return 'unknown with one seed'
@@ -77,7 +79,8 @@ def _verdict(n, mean, p, level):
 @patch(as_prop=True)
 def diffs(self:Comparison):
     "Difference of each mix to the base, paired by seed: mean, interval, p-value, verdict (all corrected for their number), seeds needed to see it"
-    rows = [(m,mix,*self._pairs(m, mix, self.base)) for m,mix in itertools.product(self.metrics, self.mixes) if mix!=self.base]
+    tables = {m:self.seeds(m) for m in self.metrics}
+    rows = [(m,mix,*self._pairs(v, mix, self.base)) for m,v in tables.items() for mix in self.mixes if mix!=self.base]
     rows = [o for o in rows if len(o[2])]
     level = (1-self.confidence)/max(1, sum(len(a)>1 for *_,a,_ in rows))
     tests = [paired(a, b, 1-level) for *_,a,b in rows]
@@ -91,7 +94,7 @@ def diffs(self:Comparison):
             verdict=_verdict(len(a), mean, p, 1-self.confidence)))
     return pd.DataFrame(res, columns=['metric','mix','difference','low','high','p','seeds','needed','verdict'])
 
-# %% ../nbs/14_runs.ipynb #958e6417
+# %% ../nbs/14_runs.ipynb #6b1db4bd
 @patch(as_prop=True)
 def best(self:Comparison):
     "Name of the mix that is better in the first metric than the base and than each other mix, beyond the noise; None if there is none"
@@ -101,7 +104,7 @@ def best(self:Comparison):
     if not len(good): return None
     top = good.mix.iloc[(sign*good.difference).argmax()]
     others = [o for o in self.mixes if o not in (top,self.base)]
-    tests = [paired(*self._pairs(metric, top, o)) for o in others]
+    tests = [paired(*self._pairs(self.seeds(metric), top, o)) for o in others]
     n = len(others)*(len(others)+1)/2 # pairs of mixes: any of them could have come out on top
     return top if all(sign*mean>0 and p*n<1-self.confidence for mean,_,_,p in tests) else None
 
