@@ -24,13 +24,14 @@ from .callback import CutMix, MixUp
 from .manifold import ManifoldMixUp
 from .output import OutputMixUp
 
-# %% ../nbs/13_checks.ipynb #67b812c2
+# %% ../nbs/13_checks.ipynb #3867db07
 def one_line(
     v, # Anything
     n:int=60 # Most characters
 )->str:
-    "`repr` of `v` (or a message as it is) on one line, without addresses in memory, cut after `n` characters"
-    text = ' '.join(re.sub(r' at 0x\w+', '', str(v) if isinstance(v, BaseException) else repr(v)).split())
+    "`repr` of `v`, or the message of an exception, on one line, without addresses in memory, cut after `n` characters"
+    text = str(v) if isinstance(v, BaseException) else repr(v)
+    text = ' '.join(re.sub(r'Exception occured in `\w+` when calling event `\w+`:| at 0x\w+', '', text).split())
     return text if len(text)<=n else text[:n-1]+'…'
 
 def refuse(
@@ -96,7 +97,7 @@ def as_numbers(
         refuse(f"{name!r} to be a number, or an array of 1 to 100", given, "return a float, such as `x.mean().item()`", TypeError)
     return {name:a.item()} if a.size==1 else {f"{name}[{','.join(map(str, i))}]":float(o) for i,o in np.ndenumerate(a)}
 
-# %% ../nbs/13_checks.ipynb #cb7b2819
+# %% ../nbs/13_checks.ipynb #45f9a93e
 _EXAMPLE = "def get_learner(seed): return Learner(dls, get_model(), metrics=accuracy); compare(get_learner)"
 
 def check_get_learner(
@@ -117,7 +118,7 @@ def check_fit(
     "Raises `TypeError` or `ValueError` if `learn` has no such method, or one that does not take the epochs and the learning rate"
     names = [o for o in dir(type(learn)) if o=='fine_tune' or o=='fit' or o.startswith('fit_')]
     if not isinstance(fit, str): refuse("fit as the name of a method of the Learner", one_line(fit), f"fit={getattr(fit, '__name__', 'fit_one_cycle')!r}", TypeError)
-    if not callable(getattr(learn, fit, None)):
+    if not callable(vars(learn).get(fit) or getattr(type(learn), fit, None)): # a Learner passes other names on to its model
         near = get_close_matches(fit, names, 1, 0.3) or ['fit_one_cycle']
         refuse(f"fit as the name of a method of the Learner, such as {', '.join(names[:6])}", repr(fit), f"fit={near[0]!r}")
     ps = list(inspect.signature(getattr(learn, fit)).parameters.values())

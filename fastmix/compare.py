@@ -83,7 +83,7 @@ def _build(get_learner, seed, metrics):
     learn.remove_cb(ProgressCallback)
     return learn
 
-# %% ../nbs/15_compare.ipynb #5a6fbb7f
+# %% ../nbs/15_compare.ipynb #79eb17da
 def _values(learn, dl, metrics):
     learn.metrics = metrics
     learn.validate(dl=dl)
@@ -98,7 +98,7 @@ def _try_metrics(learn):
         except Exception: return
         try: res = _values(learn, None, metrics)
         except Exception as e:
-            names = one_line(' '.join(o.name for o in metrics), 100)
+            names = ', '.join(o.name for o in metrics)[:100]
             raise ValueError(f"Expected metrics that can be computed in validation, but {names} failed with {type(e).__name__}: {one_line(e, 120)}: "
                 "give functions of predictions and targets, and call what makes a metric, as in metrics=[accuracy, F1Score()]") from e
     for name,v in res: as_numbers(name, v)
