@@ -49,7 +49,7 @@ def winner(res):
     top = acc.idxmax()
     if top==res.base: return f'No mix helps here: accuracy is {acc[top]:.1f} % without one.'
     says = dict(higher='beyond the noise of the seeds').get(d.verdict[top], d.verdict[top])
-    others = ', and no other mix comes near' if res.best==top else ''
+    others = ', and better than every other mix' if res.best==top else ''
     return f'Highest accuracy: {top} with {acc[top]:.1f} %, against {acc[res.base]:.1f} % without a mix ({says}{others}).\nTo train with it: learn.{lines[top]}'
 
 @call_parse
