@@ -12,6 +12,7 @@ __all__ = ['MixChoice', 'Plain', 'PerSample']
 # %% ../nbs/19_choice.ipynb #a2f800b8
 import itertools, torch
 from copy import copy
+from .mix import spatial
 from .mixed import plan_targets
 from .mixer import Mixer
 from .nested import leaves, rebuild
@@ -114,7 +115,7 @@ class PerSample(Mixer):
 
     def _plans(self, fit, learn, b, x):
         ys = leaves(b.yb)
-        b.masks = [k for k,y in enumerate(ys) if self._is_mask(y, k, x, fit)]
+        b.masks = fit.find_masks(ys, spatial(x), self) if self._pastes else []
         return plan_targets(ys, b.n, self.stack_y)
 
     def _mix_targets(self, b):

@@ -18,6 +18,7 @@ from fastai.callback.rnn import RNNCallback
 from fastai.torch_core import num_distrib, rank_distrib
 from .hooks import unwrap
 from .nested import has_samples, is_float, is_index, kind_of, leaves, named_leaves, rebuild
+from .mixed import check_mask, doubts, lies_over, union_mask
 from .places import goes_round, index_place, input_name, why_no_index_place
 from .proof import Proof
 from .rows import is_binary
@@ -169,3 +170,49 @@ def find_index_place(self:Fit, proof, parts):
         f"can be mixed, behind embeddings or later, but at none do the predictions follow{why_no_index_place(proof, swap)}: {ways}")
     self.index = len(self.hooks.places)
     self.hooks.places.append(place)
+
+# %% ../nbs/11_fits.ipynb #9fa83645
+@patch
+def mix_inputs(self:Fit,
+    b, # A `MixedBatch` with its draws
+    parts:Parts, # Of its inputs
+    mix # Mixes one input
+):
+    "Mix what is mixed before the model sees it, and unite the masks of what is mixed inside"
+    at_input = b.place in (-1,self.index)
+    if b.inside: b.layer = self.hooks.places[b.place].name
+    ts = leaves(b.xb)
+    new = {i:mix(ts[i]) for i in parts.direct if i not in self.masks} if at_input else {}
+    if not b.inside or self.hooks.places[b.place].union:
+        new |= {i:union_mask(ts[i], b, hidden, at_input) for i,hidden in self.masks.items()}
+    if new: b.xb = rebuild(b.xb, [new.get(i, o) for i,o in enumerate(ts)])
+
+# %% ../nbs/11_fits.ipynb #1c3df63b
+@patch
+def find_masks(self:Fit,
+    ys, # Targets
+    size, # Sizes of the dimensions that are cut
+    mixer # A `Mixer` that pastes
+)->list: # Indices of the targets that are pasted
+    "Which targets are masks over the input"
+    fits = [k for k,y in enumerate(ys) if isinstance(y, torch.Tensor) and lies_over(y, size)]
+    if mixer.masks is not None:
+        for k in mixer.masks:
+            if k not in fits: raise ValueError(f"Expected mask {k} with the sizes {tuple(size)} of the input, but got "
+                f"{kind_of(ys[k]) if k<len(ys) else f'{len(ys)} targets'}")
+        return list(mixer.masks)
+    for k,y in enumerate(ys):
+        if k not in fits: check_mask(y, size)
+        elif len(size)==1: self.say('1-D', f"{type(mixer).__name__} takes target {k}, {kind_of(y)}, for a label of each of the {size[0]} steps "
+            f"of the input, and pastes it: say masks={k} if it is, and masks=() if it is not")
+    return fits
+
+@patch
+def check_targets(self:Fit, b, pred, mixer):
+    "Say once that a target may be no quantity; on a GPU, where this waits, of the first batch only"
+    for y,plan in zip(leaves(b.plain[1]),b.plans):
+        if plan!='interpolate' or 'doubts' in self.said: continue
+        if y.device.type=='cpu' or 'looked' not in self.said:
+            why = doubts(y, pred, mixer._pastes)
+            self.say('doubts', why and f"{type(mixer).__name__} interpolates these targets, but {why}")
+    self.said.add('looked')

@@ -27,8 +27,7 @@ class MixAccuracy(Metric):
 
     def accumulate(self, learn):
         "Add a batch"
-        mixer = next((cb for cb in learn.cbs if isinstance(cb, Mixer)), None)
-        b = mixer._batch if mixer is not None and learn.training else None
+        b = learn.mixer._current if learn.training and learn.mixer is not None else None
         guess = learn.pred.argmax(dim=self.axis)
         hits = (guess==learn.y.view(guess.shape)).float()
         if b is not None and b.paired:

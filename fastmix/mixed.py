@@ -8,12 +8,13 @@ Docs: https://fastmix.github.io/fastmix/mixed.html.md"""
 
 # %% auto #0
 __all__ = ['lies_over', 'check_mask', 'plan_target', 'plan_targets', 'target_types', 'check_boxes', 'doubts', 'MixedBatch',
-           'union_mask', 'n_lams']
+           'draw_partners', 'union_mask', 'n_lams']
 
 # %% ../nbs/10_mixed.ipynb #c5821796
-import sys
+import sys, torch
 from torch import Tensor
 from fastcore.basics import patch
+from .draw import draw_perm
 from .hooks import PlaceHooks
 from .loss import MixUpLoss, dense_loss, is_known, name_of
 from .mix import mix_targets, take
@@ -108,7 +109,7 @@ def doubts(
 # %% ../nbs/10_mixed.ipynb #31412d0c
 class MixedBatch:
     "A batch as it will be trained on. A mixer fills it in"
-    place,layer,boxes,mixes_output,away,plans,model = -1,'input',None,False,False,(),None
+    place,layer,boxes,mixes_output,away,plans,model,iter = -1,'input',None,False,False,(),None,None
     def __init__(self,
         xb:tuple, # Inputs, as they came
         yb:tuple, # Targets, as they came
@@ -134,6 +135,13 @@ class MixedBatch:
     def inside(self):
         "Is anything mixed inside the model?"
         return self.place>=0
+
+# %% ../nbs/10_mixed.ipynb #3c727d17
+@patch
+def stack_inputs(self:MixedBatch):
+    "Give the model its own inputs, the partners' and `lam`"
+    partners = [take(o, self.perm) if has_samples(o, self.n) else o for o in leaves(self.xb)]
+    self.xb = (*self.xb, *rebuild(self.xb, partners), self.lam)
 
 # %% ../nbs/10_mixed.ipynb #74f715bc
 @patch
@@ -188,6 +196,20 @@ def unmix(self:MixedBatch):
     "Be the plain batch again"
     self.xb,self.yb = self.plain
     self.yb1,self.plans,self.place,self.perm,self.lam,self.boxes = self.yb,(),-1,None,None,None
+
+# %% ../nbs/10_mixed.ipynb #b779149e
+def draw_partners(
+    b:MixedBatch, # Whose partners are wanted
+    pair, # As `Mixer` has it
+    device # Where they are wanted
+)->Tensor: # LongTensor `(B,)`
+    "The partner of each sample: one random cycle, or what `pair` says; raises ValueError unless that is a permutation"
+    if pair is None: return draw_perm(b.n, device, b.generator)
+    perm = torch.as_tensor(pair(b.yb, b.generator))
+    bad = perm.shape!=(b.n,) or perm.is_floating_point() or perm.dtype is torch.bool
+    if bad or perm.device.type=='cpu' and sorted(perm.tolist())!=[*range(b.n)]: raise ValueError(
+        f"Expected pair to return each index below {b.n} once, as a LongTensor ({b.n},), but got {kind_of(perm)}")
+    return perm.to(device)
 
 # %% ../nbs/10_mixed.ipynb #e644781f
 def union_mask(

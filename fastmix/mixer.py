@@ -20,12 +20,12 @@ from fastcore.basics import patch, store_attr
 from fastai.callback.core import Callback
 from fastai.callback.mixup import MixHandler
 from fastai.learner import CastToTensor, Learner
-from .draw import check_alpha, draw_lam, draw_perm
+from .draw import check_alpha, draw_lam
 from .fits import Fit, input_parts
 from .hooks import PlaceHooks, at_fit_exit, is_compiled
-from .mix import mixup_batch, spatial, take
-from .mixed import MixedBatch, check_boxes, check_mask, doubts, lies_over, n_lams, plan_targets, union_mask
-from .nested import check_containers, has_samples, kind_of, leaves, rebuild
+from .mix import mixup_batch, spatial
+from .mixed import MixedBatch, check_boxes, draw_partners, n_lams, plan_targets
+from .nested import check_containers, leaves
 from .settings import after_fastai, check_flag, check_names, check_ours, check_schedule, check_share, check_stacked, short_repr
 
 # %% ../nbs/13_mixer.ipynb #a83e03b4
@@ -90,6 +90,7 @@ class Mixer(Callback):
     perm = property(lambda self: self._drawn and self._drawn.perm, doc="Partner of each sample in the last batch, `(B,)`; None if it was plain")
     boxes = property(lambda self: self._drawn and self._drawn.boxes, doc="Boxes of the last batch, `(B,D,2)` or `(1,D,2)`; None without any")
     _pastes = property(lambda self: type(self).mix_mask is not Mixer.mix_mask)
+    _current = property(lambda self: self._batch if self._batch is not None and self._batch.iter==self.learn.iter else None)
 
 # %% ../nbs/13_mixer.ipynb #98a78843
 @patch
@@ -111,7 +112,7 @@ def mixed_batch(self:Mixer,
     b.plans = self._plans(fit, learn, b, x)
     b.n_lam,why = n_lams(b, self.per_sample)
     fit.say(('loss',why), why and f"{type(self).__name__}: {why}")
-    b.perm = self._draw_perm(b, x.device)
+    b.perm = draw_partners(b, self.pair, x.device)
     self.draw(x, b)
     self._mix_inputs(fit, b, parts)
     self._mix_targets(b)
@@ -132,15 +133,6 @@ def _applies_now(self:Mixer, learn, fit):
     pct = getattr(learn, 'pct_train', 0.)
     if not self.start<=pct<=self.end or pct==self.end<1: return False
     return self.p==1 or torch.rand((), generator=fit.cpu_generator).item()<self.p
-
-@patch
-def _draw_perm(self:Mixer, b, device):
-    if self.pair is None: return draw_perm(b.n, device, b.generator)
-    perm = torch.as_tensor(self.pair(b.yb, b.generator))
-    bad = perm.shape!=(b.n,) or perm.is_floating_point() or perm.dtype is torch.bool
-    if bad or perm.device.type=='cpu' and sorted(perm.tolist())!=[*range(b.n)]: raise ValueError(
-        f"Expected pair to return each index below {b.n} once, as a LongTensor ({b.n},), but got {perm.dtype} of shape {tuple(perm.shape)}")
-    return perm.to(device)
 
 # %% ../nbs/13_mixer.ipynb #74ad6961
 @patch
@@ -165,18 +157,9 @@ def _choose_place(self:Mixer, fit, b): return fit.index
 @patch
 def _mix_inputs(self:Mixer, fit, b, parts):
     "Mix the inputs, or choose where they are mixed inside the model"
-    ts = leaves(b.xb)
-    if self.stack_x:
-        partners = rebuild(b.xb, [take(o, b.perm) if has_samples(o, b.n) else o for o in ts])
-        b.xb = (*b.xb, *partners, b.lam)
-        return
-    b.place = self._choose_place(fit, b) if b.n>1 else -1
-    if b.inside: b.layer = fit.hooks.places[b.place].name
-    at_input = b.place in (-1,fit.index)
-    new = {i:self._mix_part(ts[i], b) for i in parts.direct if i not in fit.masks} if at_input else {}
-    if not b.inside or fit.hooks.places[b.place].union:
-        new |= {i:union_mask(ts[i], b, hidden, at_input) for i,hidden in fit.masks.items()}
-    if new: b.xb = rebuild(b.xb, [new.get(i, o) for i,o in enumerate(ts)])
+    if self.stack_x: return b.stack_inputs()
+    if b.n>1: b.place = self._choose_place(fit, b)
+    fit.mix_inputs(b, parts, partial(self._mix_part, b=b))
 
 @patch
 def _mix_part(self:Mixer, x, b):
@@ -185,24 +168,10 @@ def _mix_part(self:Mixer, x, b):
 
 # %% ../nbs/13_mixer.ipynb #152500f7
 @patch
-def _is_mask(self:Mixer, y, k, x, fit):
-    "Is target `k` pasted with the input `x`?"
-    if not self._pastes or not isinstance(y, Tensor): return False
-    size = spatial(x)
-    fits = lies_over(y, size)
-    if self.masks is not None:
-        if k in self.masks and not fits: raise ValueError(f"Expected mask {k} with the sizes {size} of the input, but got {kind_of(y)}")
-        return k in self.masks
-    if not fits: check_mask(y, size)
-    elif len(size)==1: fit.say('1-D', f"{type(self).__name__} takes target {k}, {kind_of(y)}, for a label of each of the {size[0]} steps of the "
-        f"input and pastes it: say masks={k} if it is, and masks=() if it is not")
-    return fits
-
-@patch
 def _plans(self:Mixer, fit, learn, b, x):
     "How each target is mixed"
     ys = leaves(b.yb)
-    return plan_targets(ys, b.n, self.stack_y, [k for k,y in enumerate(ys) if self._is_mask(y, k, x, fit)])
+    return plan_targets(ys, b.n, self.stack_y, fit.find_masks(ys, spatial(x), self) if self._pastes else ())
 
 @patch
 def _mix_targets(self:Mixer, b): b.mix_targets(partial(self.mix_mask, b=b))
@@ -231,7 +200,7 @@ def before_batch(self:Mixer):
     b = self.mixed_batch(self.learn)
     self._drawn = b and SimpleNamespace(perm=b.perm, lam=b.lam, boxes=b.boxes)
     if b is None: return
-    self._batch,self.learn.xb,self.learn.yb = b,b.xb,b.yb
+    self._batch,self.learn.xb,self.learn.yb,b.iter = b,b.xb,b.yb,self.learn.iter
     if not b.inside: return
     b.hooks.put(self.learn.model, getattr(self.learn, 'train_iter', 0)==0)
     b.hooks.start(b.place, b.n, b.perm, b.lam)
@@ -242,7 +211,7 @@ def after_pred(self:Mixer):
     b = self._batch
     if b is None: return
     if b.inside: self._check_ran(b)
-    self._check_targets(b)
+    self._fit.check_targets(b, self.pred, self)
     self.learn.pred = b.mix_outputs(self.pred)
     if b.paired: b.away,self.learn.yb = True,()
 
@@ -269,16 +238,6 @@ def _check_ran(self:Mixer, b):
     b.unmix()
     self._drawn,self.learn.yb = None,b.yb
 
-@patch
-def _check_targets(self:Mixer, b):
-    "Say once that a target may be no quantity; on a GPU, where this waits, of the first batch only"
-    for y,plan in zip(leaves(b.plain[1]),b.plans):
-        if plan!='interpolate' or 'doubts' in self._fit.said or not y.is_floating_point(): continue
-        if y.device.type=='cpu' or 'looked' not in self._fit.said:
-            why = doubts(y, self.pred, self._pastes)
-            self._fit.say('doubts', why and f"{type(self).__name__} interpolates these targets, but {why}")
-    self._fit.said.add('looked')
-
 # %% ../nbs/13_mixer.ipynb #7a267a6e
 @patch
 def _start(self:Mixer):
@@ -293,12 +252,17 @@ def _start(self:Mixer):
 def _begin(self:Mixer, learn): self._fit = self._new_fit(learn)
 
 @patch
-def _end_batch(self:Mixer):
-    "Mix nothing until the next batch, and give the targets back if they are away"
-    b,self._batch = self._batch,None
+def _settle(self:Mixer):
+    "Mix no more in this batch, and give its targets back if they are away"
+    b = self._batch
     if b is None: return
     b.hooks.stop()
-    if b.away: self.learn.yb = b.yb
+    if b.away: b.away,self.learn.yb = False,b.yb
+
+@patch
+def _end_batch(self:Mixer):
+    self._settle()
+    self._batch = None
 
 @patch
 def _end_fit(self:Mixer):
@@ -317,7 +281,7 @@ def before_validate(self:Mixer):
     "Mix nothing in validation"
     self._end_batch()
 
-Mixer.after_cancel_batch = Mixer.after_cancel_train = Mixer.after_cancel_epoch = Mixer.after_cancel_fit = Mixer._end_batch
+Mixer.after_cancel_batch = Mixer.after_cancel_train = Mixer.after_cancel_epoch = Mixer.after_cancel_fit = Mixer._settle
 
 # %% ../nbs/13_mixer.ipynb #d663abef
 @patch
@@ -325,13 +289,13 @@ def loss(self:Mixer,
     pred # Predictions for the current batch
 )->Tensor:
     "The loss of any predictions for the current batch: the mixed loss if the batch is mixed, and the plain one otherwise"
-    b = self._batch
+    b = self._current
     return self.learn.loss_func(pred, *self.learn.yb) if b is None else b.loss(pred, self.learn.loss_func)
 
 @patch
 def forward(self:Mixer):
     "The model's predictions for the current batch as it was mixed, from one more forward pass"
-    b = self._batch
+    b = self._current
     return self.learn.model(*self.learn.xb) if b is None else b.predict(self.learn.model, self.learn.xb)
 
 # %% ../nbs/13_mixer.ipynb #38beb836

@@ -92,6 +92,7 @@ def find_masks(proof):
         m = proof.xs[i]
         if m.ndim!=2 or m.shape[1]<2 or i not in binary: continue
         fits = [j for j in proof.parts if j!=i and (x:=proof.xs[j]).shape[:2]==m.shape and (is_index(x) and x.ndim==2 or is_float(x) and x.ndim>2)]
+        fits = [j for j in fits if j not in proof.own] # the mask of tokens that stay the sample's own stays its own too
         for j in [j for j in fits if j not in binary] or fits:
             if i in res: break
             try: found = masked_leaf(proof, i, j)
