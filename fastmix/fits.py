@@ -13,6 +13,7 @@ __all__ = ['Parts', 'rank_generator', 'cpu_generator', 'input_parts', 'Fit']
 import torch, warnings
 from collections import namedtuple
 from torch import nn
+from fastai.callback.rnn import RNNCallback
 from fastai.torch_core import num_distrib, rank_distrib
 from .hooks import unwrap
 from .nested import has_samples, is_float, is_index, kind_of, leaves, named_leaves
@@ -98,6 +99,7 @@ class Fit:
         self.cpu_generator = cpu_generator(self.generator)
         self.hooks,self.masks,self.index,self.tried,self.mix_input,self.said = hooks,{},-1,False,True,set()
         hooks.places = []
+        self.first_output = any(isinstance(o, RNNCallback) for o in getattr(learn, 'cbs', ()))
 
     def say(self, key, message):
         "Warn, once in a fit"
@@ -116,7 +118,7 @@ class Fit:
         if isinstance(model, nn.DataParallel) and len(model.device_ids)>1: raise ValueError(
             "Expected a model on one device of each process, but got DataParallel, which splits a batch between devices after its partners "
             "are drawn: use DistributedDataParallel, as learn.distrib_ctx() does")
-        with Proof(unwrap(model), xb, n, parts.own) as proof:
+        with Proof(unwrap(model), xb, n, parts.own, self.first_output) as proof:
             self.masks = proof.masks
             find(proof)
         if proof.same: self.say('same', "All rows of the first batch have the same predictions, so it could not be tried whether they follow "

@@ -211,9 +211,10 @@ class Proof:
         model:nn.Module, # Any model, not wrapped
         xb:tuple, # Its inputs
         n:int, # Batch size, at least 2
-        own:set=frozenset() # Leaves of the inputs, by index, that stay the sample's own; the trial has them alike in all rows
+        own:set=frozenset(), # Leaves of the inputs, by index, that stay the sample's own; the trial has them alike in all rows
+        first_output:bool=False # Is the first of the model's outputs alone the prediction? Of fastai's recurrent models it is
     ):
-        self.model,self.xb,self.n,self.passes,self.own = model,xb,n,0,set(own)
+        self.model,self.xb,self.n,self.passes,self.own,self.first_output = model,xb,n,0,set(own),first_output
 
     def __enter__(self):
         self.context = untouched(self.model)
@@ -288,6 +289,7 @@ class Proof:
             elif record: hooks.handles = self._record(calls, stack)
             with Means(): pred = self.model(*rebuild(self.xb, xs))
         finally: hooks.remove()
+        if self.first_output: pred = pred[0]
         return [o.detach().clone() if isinstance(o, Tensor) else o for o in leaves(pred)],calls
 
     def _record(self, calls, stack):
@@ -383,7 +385,7 @@ def _find_masks(self):
     for i in self.parts:
         m = self.xs[i]
         if m.ndim!=2 or m.shape[1]<2 or not is_binary(m): continue
-        for j in self.parts:
+        for j in [j for j in self.parts if j not in self.own]: # of tokens that stay the sample's own the mask does too
             x = self.xs[j]
             fits = j!=i and x.shape[:2]==m.shape and (is_index(x) and x.ndim==2 or is_float(x) and x.ndim>2)
             if not fits or res.get(i) is not None: continue
