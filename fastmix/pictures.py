@@ -36,6 +36,7 @@ class Stand:
         learn = base if isinstance(base, Learner) else None
         self.dls,self.pct_train = learn.dls if learn else base,pct
         self.model,self.loss_func = (learn.model,learn.loss_func) if learn else (None,nn.CrossEntropyLoss())
+        self.cbs = learn.cbs if learn else []
         if b is None: b = self.dls.one_batch() if hasattr(self.dls.train, 'one_batch') else next(iter(self.dls.train))
         p = next(self.model.parameters(), None) if learn else None
         b,n = b if p is None else to_device(b, p.device),getattr(self.dls, 'n_inp', max(1, len(b)-1))
