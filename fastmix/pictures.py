@@ -184,7 +184,7 @@ def draw_box(ax, box):
 def draw_edge(ax, b, i, depth):
     "Outline what was pasted into sample `i` of the batch `b`, a box or a mask. `depth` is that of a volume"
     did = vars(b)
-    if 'pick' in did: return draw_edge(ax, b.each[did['pick'][i]], i, depth)
+    if 'each' in did: return draw_edge(ax, b.each[did['pick'][i]], i, depth)
     box,mask = (o if o is None else o.expand(b.n, *[-1]*(o.ndim-1))[i].cpu() for o in (b.boxes,did.get('mask')))
     if box is not None and not (len(box)==3 and not box[0,0]<=depth//2<box[0,1]): draw_box(ax, box.tolist())
     if mask is not None and mask.ndim==3: ax.contour(mask[0], [0.5], colors='white', linewidths=0.8)
