@@ -1,4 +1,4 @@
-"""Does anything grow in a long training? Trains many batches with each mixer, and counts what is alive on the way
+"""Does anything grow in long training? Train many batches with each mixer, and count what is alive on the way
 
 python benchmarks/soak.py --batches 20000 # some minutes on one core"""
 import argparse, gc, os, resource, sys, torch
@@ -14,7 +14,7 @@ def resident():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**10
 
 class Census(Callback):
-    "Count what is alive after each `every` batches: objects, tensors, their bytes, hooks, memory of the process"
+    "Count what is alive after every `every` batches: objects, tensors, their bytes, hooks, memory of the process"
     order,run_valid = 1000,False
     def __init__(self, every): self.every,self.n,self.rows = every,0,[]
     def after_batch(self):
@@ -33,15 +33,15 @@ def soak(name, epochs, kind=None, times=5):
     census = Census(epochs//times*per_epoch)
     dls = get_dls(DATA[kind][i], Y[i], n=4*per_epoch)
     learn = get_learn([mixer(name)] if name else [], kind, dls=dls, lr=1e-3)
-    learn.remove_cb(Recorder) # which keeps a tensor of each batch
+    learn.remove_cb(Recorder) # it keeps a tensor of each batch
     gc.collect()
-    gc.freeze() # what is there already is not counted
+    gc.freeze() # do not count what exists already
     with quiet(learn): learn.fit(epochs, cbs=census)
     gc.unfreeze()
     return census.rows
 
 def growth(rows):
-    "From the first count, when all is warm, to the last"
+    "Growth from the first count, when everything is warm, to the last"
     return [b-a for a,b in zip(rows[0],rows[-1])]
 
 if __name__=='__main__':

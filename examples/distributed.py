@@ -1,4 +1,4 @@
-"""Train with a mix on one processor, one GPU, several GPUs or several machines: the same script for all
+"""Train with a mixer on a CPU, one GPU, several GPUs or several machines, with one script
 
     python examples/distributed.py                                        # one process
     torchrun --nproc-per-node 4 examples/distributed.py                   # 4 GPUs
@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from fastmix.all import *
 
 def get_dls(bs):
-    "1000 digits to train on, 797 others to judge by"
+    "1000 digits for training, 797 others for validation"
     digits = load_digits()
     data = list(zip(tensor(digits.images/16)[:,None], tensor(digits.target)))
     return DataLoaders.from_dsets(data[:1000], data[1000:], bs=bs, num_workers=0, device=default_device())
@@ -23,21 +23,21 @@ def small_net():
 
 @call_parse
 def main(
-    mix:str='CutMix', # MixUp, CutMix, ManifoldMixUp, OutputMixUp, or plain for none
-    alpha:float=1., # Of the mix
-    epochs:int=5, # Length of training
+    mix:str='CutMix', # MixUp, CutMix, ManifoldMixUp, OutputMixUp, or plain
+    alpha:float=1., # The mixer's `alpha`
+    epochs:int=5, # Number of epochs
     bs:int=64, # Batch size of each process
     lr:float=5e-3, # Maximum learning rate
-    seed:int=None # Repeats a run on the same number of processes. All ranks may have the same: they draw different mixes
+    seed:int=None # Repeats a run on the same number of processes; all ranks may use the same seed, they draw different mixes
 ):
-    "Train a small network on handwritten digits, with a mix, on as many GPUs as there are processes"
+    "Train a small network on handwritten digits, on as many GPUs as there are processes"
     mixes = dict(MixUp=MixUp, CutMix=CutMix, ManifoldMixUp=ManifoldMixUp, OutputMixUp=OutputMixUp)
     if mix not in (*mixes, 'plain'): sys.exit(f"Expected one of {', '.join(mixes)} or plain, but got {mix}")
     if torch.cuda.is_available(): torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
     if seed is not None: set_seed(seed, reproducible=True)
-    mixer = None if mix=='plain' else mixes[mix](alpha)
-    learn = Learner(get_dls(bs), small_net(), loss_func=nn.CrossEntropyLoss(), metrics=accuracy, cbs=mixer)
-    together = learn.distrib_ctx(sync_bn=torch.cuda.is_available()) if num_distrib()>1 else nullcontext()
-    with learn.no_bar(),together: learn.fit_one_cycle(epochs, lr)
+    learn = Learner(get_dls(bs), small_net(), loss_func=nn.CrossEntropyLoss(), metrics=accuracy)
+    if mix!='plain': learn.mix(mixes[mix](alpha))
+    context = learn.distrib_ctx(sync_bn=torch.cuda.is_available()) if num_distrib()>1 else nullcontext()
+    with learn.no_bar(),context: learn.fit_one_cycle(epochs, lr)
     right = learn.recorder.values[-1][-1]
     if not rank_distrib(): print(f'{mix}, {max(1, num_distrib())} process(es): {right:.1%} of the validation digits right')

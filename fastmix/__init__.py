@@ -25,14 +25,14 @@ Modules:
 - `fastmix.nested`: Take the tensors out of batches of any structure, and put others in their places
 - `fastmix.noise`: When is a difference between two mixes more than the noise between seeds?
 - `fastmix.output`: Mix the predictions of a plain batch before the loss
-- `fastmix.pictures`: What `show_mixed_batch` draws: samples as people read them, and what was made of them
+- `fastmix.pictures`: The parts that `show_mixed_batch` is made of: decode samples, label them, draw them
 - `fastmix.places`: Find and check the layers at whose output a model can be mixed
 - `fastmix.proof`: Run a model on a few rows, with chance switched off and its state put back, and see whether mixing at a place mixes its predictions
 - `fastmix.resizemix`: Paste a shrunken copy of the partner's whole image
 - `fastmix.rows`: Choose a few samples of a batch that differ, and find out what masks them
 - `fastmix.runs`: What finished runs say: means, differences beyond the noise, curves
 - `fastmix.settings`: Check what a user sets, and print it
-- `fastmix.show`: What a mixer makes of your own data, before and after training on it
+- `fastmix.show`: See what a mixer does to your own data, before you train on it
 - `fastmix.stack`: `stack_x=True` hands both samples and their share to the model; `StackedModel` makes a model that takes them
 - `fastmix.state`: Keep all that a forward pass may change in a model, and put it back to the last bit
 - `fastmix.store`: A file of finished runs that several processes and machines may share"""

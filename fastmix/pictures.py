@@ -1,6 +1,6 @@
-"""What `show_mixed_batch` draws: samples as people read them, and what was made of them
+"""The parts that `show_mixed_batch` is made of: decode samples, label them, draw them
 
-These are the parts that `show_mixed_batch` is put together from. To look at your data use that one; these serve a figure of your own. `Seen` holds the first samples of a batch, their partners and what became of both, and draws any of them on Matplotlib's axes.
+To look at your data, use `show_mixed_batch`. Use these parts for a figure of your own. `Seen` holds the first samples of a batch, their partners and the mixed samples, and draws each of them on Matplotlib axes.
 
 Docs: https://fastmix.github.io/fastmix/pictures.html.md"""
 
@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from fastcore.basics import patch
 from fastai.learner import CastToTensor, Learner
 from fastai.torch_core import show_image, to_device
+from .choice import MixChoice
 from .nested import has_samples, is_index, leaves, rebuild
-from .mixed import lies_over
+from .mixed import MixedBatch, lies_over
 from .mixer import Mixer
-from .mixed import MixedBatch
 
 # %% ../nbs/23_pictures.ipynb #2ee3dca8
 class Stand:
-    "Stands in for a Learner outside of a fit"
+    "Stands in for a Learner outside a fit"
     def __init__(self,
         base, # A `Learner` or `DataLoaders`
         b=None, # A batch; by default one drawn from the training data
@@ -36,6 +36,7 @@ class Stand:
         learn = base if isinstance(base, Learner) else None
         self.dls,self.pct_train = learn.dls if learn else base,pct
         self.model,self.loss_func = (learn.model,learn.loss_func) if learn else (None,nn.CrossEntropyLoss())
+        self.cbs = learn.cbs if learn else []
         if b is None: b = self.dls.one_batch() if hasattr(self.dls.train, 'one_batch') else next(iter(self.dls.train))
         p = next(self.model.parameters(), None) if learn else None
         b,n = b if p is None else to_device(b, p.device),getattr(self.dls, 'n_inp', max(1, len(b)-1))
@@ -51,6 +52,11 @@ def _always(mixer):
     vars(res).update(several, p=1., start=0., end=1., _fit=None, _hooks=None, _batch=None)
     return res
 
+def _chosen(mixer, stand):
+    "The mixer for one batch"
+    while isinstance(mixer, MixChoice): mixer = mixer._pick(mixer._new_fit(stand))
+    return mixer
+
 def mix_once(
     base, # A `Learner` or `DataLoaders`; stays as it is
     mixer:Mixer, # Stays as it is
@@ -59,7 +65,10 @@ def mix_once(
 )->MixedBatch:
     "A batch, mixed as a fit would"
     stand,mixer,res = Stand(base, b, pct),_always(mixer),None
-    while res is None: res = mixer.mixed_batch(stand) # a choice may leave some batches plain
+    while res is None: # a choice may leave some batches plain
+        chosen = _chosen(mixer, stand)
+        res = chosen and chosen.mixed_batch(stand)
+    res.mixer = chosen
     return res
 
 # %% ../nbs/23_pictures.ipynb #b310bfd6
@@ -67,9 +76,9 @@ def _cut(s, n=24): return s if len(s)<=n else s[:n-1]+'…'
 
 def label(
     y, # A decoded target, or several
-    vocab=None # Names of classes, for bare indices
+    vocab=None # Class names, to replace class indices
 )->str: # '' for masks
-    "Targets in words"
+    "Targets as a short string"
     if isinstance(y, Tensor):
         if y.ndim>1: return ''
         y = (y.nonzero()[:,0] if y.ndim and ((y==0)|(y==1)).all() else y).tolist()
@@ -84,9 +93,9 @@ def label(
 def shares(
     own:str, # Label of a sample
     other:str, # Label of its partner
-    lam:float # Share of its own
+    lam:float # Weight of its own label
 )->tuple: # Two strings
-    "Both parts of a title, as '70 % dog' and '+ 30 % cat'"
+    "Both parts of a title, such as '70 % dog' and '+ 30 % cat'"
     a = round(100*lam)
     return f'{a} % {own}'.strip(),f'+ {100-a} % {other}'.strip()
 
@@ -118,15 +127,14 @@ def kind(
 
 # %% ../nbs/23_pictures.ipynb #996a9019
 class Seen:
-    "The first samples of a batch, their partners, and what became of them, as `decoded` has them"
+    "The first samples of a batch, their partners and the mixed samples, decoded"
     def __init__(self,
-        b:MixedBatch, # As `mix_once` makes it
-        dls, # Where it comes from
-        mixer:Mixer, # That mixed it
-        n:int # How many samples, at most
+        b:MixedBatch, # From `mix_once`
+        dls, # `DataLoaders` of the batch, to decode it
+        n:int # Show this many samples at most
     ):
-        (xb,yb),(xm,ym),dl,bs = b.plain,(b.plain[0] if mixer.stack_x else b.xb,b.yb),dls.train,b.n
-        self.m,self.b,n,idx = mixer,b,min(bs, n),torch.arange(bs, device=b.perm.device)
+        (xb,yb),(xm,ym),dl,bs = b.plain,(b.plain[0] if b.mixer.stack_x else b.xb,b.yb),dls.train,b.n
+        self.m,self.b,n,idx = b.mixer,b,min(bs, n),torch.arange(bs, device=b.perm.device)
         self.new_x = [a is not b for a,b in zip(leaves(xm), leaves(xb))]
         self.new_y = [a is not b and lies_over(a, leaves(xb)[0].shape[2:]) for a,b in zip(leaves(ym), leaves(yb))]
         ym = rebuild(yb, [a if new else b for new,a,b in zip(self.new_y, leaves(ym), leaves(yb))])
@@ -143,7 +151,7 @@ class Seen:
 # %% ../nbs/23_pictures.ipynb #542ace11
 @patch
 def shown(self:Seen, j):
-    "Which of 'own', 'other' and 'mixed' are drawn of input `j`"
+    "Which of 'own', 'other' and 'mixed' are drawn for input `j`"
     if self.kinds[j]=='table' or self.new_x[j]: return ['mixed']
     return ['own','other'] if self.late or self.kinds[j]=='text' else ['own']
 
@@ -151,10 +159,10 @@ def shown(self:Seen, j):
 def draw_image(
     ax, # Matplotlib's
     o:Tensor, # `(C,H,W)`, or `(C,D,H,W)`, of which the middle slice is drawn
-    lo:float, # Darkest and
-    hi:float # brightest value around
+    lo:float, # Darkest value, and
+    hi:float # brightest, among its neighbours
 ):
-    "An image, as its type would be shown if it has one"
+    "An image, shown by its own type if that can show itself"
     if o.ndim==4: o = o[:,o.shape[1]//2]
     if len(o) not in (1,3): o = o[:3 if len(o)>3 else 1]
     if len(o)==3 and o.is_floating_point() and (lo<0 or hi>1): o = (o-lo)/max(hi-lo, 1e-6)
@@ -166,7 +174,7 @@ def draw_mask(ax, o, alpha, top):
 
 # %% ../nbs/23_pictures.ipynb #9a7b0766
 def draw_box(ax, box):
-    "The edge of `box`, `[lo, hi)` for each dimension"
+    "Outline `box`, `[lo, hi)` for each dimension"
     if any(lo>=hi for lo,hi in box): return
     if len(box)==1: return ax.axvspan(box[0][0]-.5, box[0][1]-.5, color='C1', alpha=0.2, lw=0)
     (y0,y1),(x0,x1) = box[-2:]
@@ -174,9 +182,9 @@ def draw_box(ax, box):
     ax.add_patch(Rectangle((x0-.5,y0-.5), x1-x0, y1-y0, clip_on=False, **edge))
 
 def draw_edge(ax, b, i, depth):
-    "The edge of what was pasted into sample `i` of the batch `b`: of its box, or of its mask. `depth` is that of a volume"
+    "Outline what was pasted into sample `i` of the batch `b`, a box or a mask. `depth` is that of a volume"
     did = vars(b)
-    if 'pick' in did: return draw_edge(ax, b.each[did['pick'][i]], i, depth)
+    if 'each' in did: return draw_edge(ax, b.each[did['pick'][i]], i, depth)
     box,mask = (o if o is None else o.expand(b.n, *[-1]*(o.ndim-1))[i].cpu() for o in (b.boxes,did.get('mask')))
     if box is not None and not (len(box)==3 and not box[0,0]<=depth//2<box[0,1]): draw_box(ax, box.tolist())
     if mask is not None and mask.ndim==3: ax.contour(mask[0], [0.5], colors='white', linewidths=0.8)
@@ -200,7 +208,7 @@ def draw_text(ax, o, width=66, lines=4):
 
 # %% ../nbs/23_pictures.ipynb #a55c8597
 def draw_table(ax, cols, top=12):
-    "Rows of a table side by side, Series `cols` by their headings; of a mixed one only what are numbers"
+    "Rows side by side; `cols` maps headings to Series. Only the numbers of a mixed row are shown"
     def _cell(head, v): return f'{v:.4g}' if isinstance(v, float) else '' if head=='mixed' else _cut(str(v), 16)
     rows = list(zip([_cut(str(o), 16) for o in cols['own'].index], *([_cell(k, v) for v in o.tolist()] for k,o in cols.items())))
     if len(rows)>top: rows = rows[:top-1] + [('…',)*len(rows[0])]
@@ -213,7 +221,7 @@ def draw_table(ax, cols, top=12):
 # %% ../nbs/23_pictures.ipynb #043f8dbd
 @patch
 def draw(self:Seen, ax, which, j, i):
-    "Draw one input of sample `i`"
+    "Draw input `j` of sample `i`: its own, the partner's or the mixed one"
     k,a,b,o = self.kinds[j],*(self.get(w, j, i) for w in ('own','other',which))
     if   k=='text':   draw_text(ax, o)
     elif k=='table':  draw_table(ax, dict(own=a, partner=b) | ({} if self.late else dict(mixed=o)))
@@ -226,7 +234,7 @@ def draw(self:Seen, ax, which, j, i):
 
 @patch
 def draw_masks(self:Seen, ax, which, i, shape):
-    "Draw the targets of sample `i` that are masks: a mixed one, or both with their shares"
+    "Draw the masks of sample `i`: the pasted mask, or both masks, each as strong as its weight"
     for j,new in enumerate(self.new_y):
         a,b,o = (getattr(self, w)[i][1][j] for w in ('own','other',which))
         if not isinstance(a, Tensor) or a.shape[-2:]!=shape[-2:]: continue
@@ -246,7 +254,7 @@ def size(self:Seen, j):
 
 @patch
 def title(self:Seen, which, j, i, width):
-    "Title of a picture of sample `i`, on two lines if any is wider than `width` inches, and its font size"
+    "Title of sample `i`, on two lines if any title is wider than `width` inches, and its font size"
     (own,other),room = self.titles[i],13*width
     sep = ' ' if max(len(' '.join(o)) for o in self.titles)<=room else '\n'
     res = own+sep+other if which=='mixed' else other if which=='other' else own if len(self.shown(j))>1 else ''

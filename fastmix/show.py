@@ -1,11 +1,11 @@
-"""What a mixer makes of your own data, before and after training on it
+"""See what a mixer does to your own data, before you train on it
 
-`learn.show_mixed_batch()` shows what the Learner's mixer makes of a training batch, and `show_mixed_batch(dls, CutMix())` what one that you consider would make of it: images, masks, signals, texts and tables, each with both labels and their shares. Nothing is trained, and nothing is changed. `plot_lam` shows how much is mixed for which `alpha`.
+`learn.show_mixed_batch()` shows what the Learner's mixer makes of a training batch. `show_mixed_batch(dls, CutMix())` shows what another mixer would make of it. Images, masks, signals, texts and tables are shown with both labels and their weights. Nothing is trained, and neither the Learner nor the mixer changes. `plot_lam` shows the distribution of lambda for an `alpha`.
 
 ```python
-model = nn.Sequential(nn.Conv2d(3,8,3,2), nn.ReLU(), nn.Conv2d(8,8,3,2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8,3))
-learn = Learner(dls, model)
-learn.mixup(1.)
+model = nn.Sequential(nn.Conv2d(3,8,3,2), nn.ReLU(), nn.Conv2d(8,8,3,2),
+    nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8,3))
+learn = Learner(dls, model).mixup(1.)
 learn.show_mixed_batch(n=3);
 ```
 
@@ -23,6 +23,7 @@ from fastai.callback.mixup import MixHandler
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from .draw import draw_lam
+from .choice import MixChoice
 from .mixer import Mixer
 from .settings import check_ours
 from .pictures import Seen, mix_once
@@ -31,12 +32,12 @@ from .pictures import Seen, mix_once
 # %% ../nbs/24_show.ipynb #f432a429
 def plot_lam(
     alpha=(0.2,0.4,1.), # Of Beta(alpha, alpha), 0 or more: a number or several
-    dedup:bool=True, # Of `max(t, 1-t)`, as MixUp has it?
+    dedup:bool=True, # Draw `max(t, 1-t)`, as MixUp does by default?
     *,
-    ax=None, # Matplotlib's, to draw on; by default new
-    n:int=100_000 # Draws for each `alpha`
+    ax=None, # Matplotlib axes to draw on; by default new ones
+    n:int=100_000 # Number of draws for each `alpha`
 ): # Matplotlib's axes
-    "The distribution of lambda, the share that a sample keeps of itself"
+    "Plot the distribution of lambda, the weight of a sample's own label"
     if ax is None: ax = plt.subplots(figsize=(5,2.5), layout='constrained')[1]
     lo = 0.5 if dedup else 0.
     for a in listify(alpha):
@@ -50,9 +51,9 @@ def plot_lam(
 # %% ../nbs/24_show.ipynb #bc55190a
 def find_mixer(
     base, # A `Learner` or `DataLoaders`
-    mixer=None # A `Mixer`; by default the one of `base`
+    mixer=None # A mixer; by default the Learner's own
 )->Mixer:
-    "The mixer that is meant, or an error that says what is wrong"
+    "The mixer to show; raises if there is none"
     if not isinstance(base, (Learner,DataLoaders)): raise TypeError(f"Expected a Learner or DataLoaders, but got {type(base).__name__}")
     if isinstance(mixer, Mixer): return mixer
     check_ours(mixer)
@@ -65,9 +66,9 @@ def find_mixer(
 
 # %% ../nbs/24_show.ipynb #4040bacc
 @patch
-def heading(self:Seen, chosen):
-    "What can't be seen in the pictures: a mixer that was `chosen`, or one that mixes later, and where"
-    if not self.late and (not chosen or 'pick' in vars(self.b)): return
+def heading(self:Seen, chose):
+    "A heading for what the pictures do not show: which mixer a choice `chose`, or where inside the model it mixes"
+    if not self.late and (not chose or 'pick' in vars(self.b)): return
     return f'{self.m}' + (f' at {self.b.layer}' if self.late and self.b.inside else '')
 
 @patch
@@ -82,33 +83,33 @@ def grid(self:Seen, parts, ncols=None, figsize=None):
 
 # %% ../nbs/24_show.ipynb #c2588260
 def show_mixed_batch(
-    base, # A `Learner` or `DataLoaders`; nothing about it is changed
-    mixer:Mixer=None, # What to try, on every batch whatever its `p`, `start` and `end`; by default the Learner's own
-    n:int=9, # Show so many samples, at most the batch size
+    base, # A `Learner` or `DataLoaders`; stays as it is
+    mixer:Mixer=None, # The mixer to show; its `p`, `start` and `end` are ignored; by default the Learner's own
+    n:int=9, # Number of samples, 1 or more; at most the batch size is shown
     *,
     b=None, # A batch to mix; by default one drawn from the training data
     pct:float=0.5, # Part of training that is over, in [0, 1], for an `alpha` on a schedule
     ncols:int=None, # Samples in a row
-    figsize:tuple=None # Of the whole figure, in inches
+    figsize:tuple=None # Size of the figure in inches
 )->list: # Matplotlib's axes, one for each picture
-    "Show what `mixer` makes of a training batch: each sample with both labels and their shares"
+    "Show what `mixer` makes of a training batch, with both labels and their weights. Raises: ValueError if there is no mixer"
     mixer = find_mixer(base, mixer)
     if isinstance(n, bool) or not isinstance(n, int) or n<1: raise ValueError(f"Expected n of 1 or more samples, but got {n!r}")
-    seen = Seen(mix_once(base, mixer, b, pct), getattr(base, 'dls', base), mixer, n)
+    seen = Seen(mix_once(base, mixer, b, pct), getattr(base, 'dls', base), n)
     parts = [(w,j) for j in range(len(seen.kinds)) for w in seen.shown(j)]
     fig,axs,width = seen.grid(parts, ncols, figsize)
     for ax,(i,(which,j)) in zip(axs, itertools.product(range(seen.n), parts)):
         seen.draw(ax, which, j, i)
         name,size = seen.title(which, j, i, width)
         ax.set_title(name, fontsize=size, loc='left' if seen.kinds[j]=='text' else 'center')
-    if head := seen.heading(hasattr(type(mixer), 'chosen')): fig.suptitle(head, fontsize=9)
+    if head := seen.heading(isinstance(mixer, MixChoice)): fig.suptitle(head, fontsize=9)
     return axs
 
 @patch
 def show_mixed_batch(self:Learner,
-    mixer:Mixer=None, # What to try; by default the Learner's own
-    n:int=9, # Show so many samples, at most the batch size
+    mixer:Mixer=None, # The mixer to show; by default the Learner's own
+    n:int=9, # Number of samples, 1 or more; at most the batch size is shown
     **kwargs
 )->list: # Matplotlib's axes, one for each picture
-    "Show what the Learner's mixer, or another, makes of a training batch"
+    "Show what the Learner's mixer, or another one, makes of a training batch"
     return show_mixed_batch(self, mixer, n, **kwargs)
