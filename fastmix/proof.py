@@ -19,7 +19,7 @@ from .chance import Means
 from .hooks import BatchDim, Place, PlaceHooks
 from .nested import has_samples, is_float, leaves, rebuild
 from .rows import alike, find_masks, pick_rows, trial_perm, vary
-from .state import untouched
+from .state import unhide, untouched
 
 # %% ../nbs/08_proof.ipynb #1f08dfb9
 class Call:
@@ -46,7 +46,7 @@ class Proof:
         own:set=frozenset(), # Leaves of the inputs, by index, that stay the sample's own; the trial has them alike in all rows
         reads=None # A function of what the model returns and the rows it was given: which leaves the loss reads, as a list of bools, or None for all
     ):
-        self.model,self.xb,self.n,self.passes,self.own,self.reads = model,xb,n,0,set(own),reads
+        self.model,self.xb,self.n,self.passes,self.own,self.reads,self.back = model,xb,n,0,set(own),reads,{}
 
     def __enter__(self):
         self.context = untouched(self.model)
@@ -60,9 +60,14 @@ class Proof:
     def __exit__(self, *exc): return self.context.__exit__(*exc)
 
 # %% ../nbs/08_proof.ipynb #f21a1e44
+def _any_alike(pred):
+    "Is there a tensor in a prediction for 7 rows that is the same for all of them?"
+    ts = [t.movedim(t.shape.index(7), 0) for t in pred if is_float(t) and 7 in t.shape]
+    return any(bool((t==t[:1]).all()) for t in ts)
+
 @patch
 def _begin(self:Proof):
-    "Choose the rows, find out what masks them, and predict for 7 of them and for 5"
+    "Choose the rows, and find out what masks them"
     xs = leaves(self.xb)
     self.parts = [i for i,o in enumerate(xs) if has_samples(o, self.n)]
     rows = pick_rows([xs[i] for i in self.parts], self.n, 7)
@@ -70,13 +75,18 @@ def _begin(self:Proof):
     plain = [o[taken.to(o.device)].detach() if i in self.parts else o for i,o in enumerate(xs)]
     varied = [vary(o, copies) if i in self.parts else o for i,o in enumerate(plain)]
     self.alike = {i for i in self.parts if varied[i] is None}-self.own
-    self._try_plain([p if v is None else v for p,v in zip(plain,varied)], plain)
+    if _any_alike(self._try_plain([p if v is None else v for p,v in zip(plain,varied)], plain)): unhide(self.model, self.state, every=True)
     self.masks = find_masks(self)
     for i in self.own & set(self.parts): self.xs[i] = self.xs[i][:1].expand_as(self.xs[i]).clone()
     self.with_masks = list(self.xs)
     for i,hidden in self.masks.items(): self.xs[i] = torch.full_like(self.xs[i], 1-hidden)
+    self._predict(taken)
+
+@patch
+def _predict(self:Proof, rows):
+    "Predict for all 7 rows and for 5 of them, and see where each tensor holds the batch"
     self.pred,self.calls = self.run(7, record=True)
-    self.counts = (self.reads and len(self.pred)>1 and self.reads(self.returned, taken)) or [True]*len(self.pred)
+    self.counts = (self.reads and len(self.pred)>1 and self.reads(self.returned, rows)) or [True]*len(self.pred)
     again = self.run(7, reset=False)[0]
     few,calls = self.run(5, record=True)
     self._find_dims(few, calls)
@@ -97,7 +107,7 @@ def _try_plain(self:Proof, varied, plain):
             except Exception as e: error = e
             else:
                 if xs is plain: self.alike |= {i for i in self.parts if alike(plain[i])}-self.own
-                if xs is plain or all(bool(o.isfinite().all()) for o in pred if is_float(o)): return
+                if xs is plain or all(bool(o.isfinite().all()) for o in pred if is_float(o)): return pred
     raise ValueError("Expected a model that runs on 7 rows of its batch, on which places are tried, but it stopped with "
         f"{type(error).__name__}: {str(error)[:300]}") from error
 
@@ -217,11 +227,21 @@ def _several(self:Proof, dims):
     return any(o!=7 for o in sizes)
 
 @patch
+def _backwards(self:Proof, masked):
+    "The rows in the opposite order, in which a model that sorts them can't find them sorted too, and their predictions"
+    if masked not in self.back:
+        xs = [o.flip(0) if i in self.parts else o for i,o in enumerate(self.with_masks if masked else self.xs)]
+        self.back[masked] = xs,self.run(7, xs=xs)[0]
+    return self.back[masked]
+
+@patch
 def follows(self:Proof, place, swap=(), masked=False):
     "Do predictions follow when rows are swapped at `place` (None: nowhere) and in the leaves `swap`?"
     xs,pred = (self.with_masks,self.pred_with_masks) if masked else (self.xs,self.pred)
     try:
         if self.ratio(self.run(7, place, swap, xs)[0], pred)>self.tol: return False
+        xs_back,pred_back = self._backwards(masked)
+        if self.ratio(self.run(7, place, swap, xs_back)[0], pred_back)>self.tol: return False
         often = place is not None and any(sum(c.m is m for c in self.calls)>1 for m in place.modules)
         return not often or self.ratio(self.run(5, place, swap, xs)[0], self.run(5, xs=xs)[0], 5)<=self.tol
     except Exception: return False # a model that stops there can't be mixed there

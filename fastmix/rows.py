@@ -44,6 +44,12 @@ def alike(x):
     return len(x)>1 and bool((x==x[:1]).all())
 
 # %% ../nbs/07_rows.ipynb #d2197eb4
+def _late(x, k):
+    "The end of each row `k`, of other lengths in other rows"
+    if x.ndim<2: return torch.zeros_like(x, dtype=torch.bool)
+    t = torch.arange(x.shape[1], device=x.device).view(1, -1, *[1]*(x.ndim-2))
+    return t>=x.shape[1]*(1-(k*3%7)/14)
+
 def vary(
     x, # A leaf of the rows in a trial
     copies # How often each row was there before
@@ -52,11 +58,12 @@ def vary(
     k = torch.arange(len(x), device=x.device).view(-1, *[1]*(x.ndim-1))
     if is_float(x) and not (alike(x) and is_binary(x) and bool(x.any())):
         if not alike(x): return x*(1+0.1*copies.to(x.device).view(k.shape)).to(x.dtype) if not is_binary(x) else x
-        return x + (torch.randn_like(x)*(x.abs().mean()*0.3 + 0.3))
+        return (x + torch.randn_like(x)*(x.abs().mean()*0.3 + 0.3)).masked_fill(_late(x, k), 0)
     if not alike(x): return x
     at = (torch.arange(x[0].numel(), device=x.device).view(x.shape[1:]) + k)%3==0 if x.ndim>1 else k%2==0
     if x.dtype is torch.bool: return x ^ at
     if is_binary(x) and bool(x.any()): return x.masked_fill(at, 0)
+    if x.ndim>1 and bool(x.any()): return x.masked_fill(_late(x, k), 0)
     if x.device.type=='cpu': return torch.where(at, (x-1).abs(), x) # elsewhere an index that an embedding does not have ends the process
 
 # %% ../nbs/07_rows.ipynb #7da5a514
