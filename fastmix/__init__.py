@@ -7,7 +7,7 @@ Every sample `i` has a partner `perm[i]` in its batch and keeps a share `lam[i]`
 Modules:
 
 - `fastmix.callback`: Callbacks that mix each training batch, for any task that fastai trains
-- `fastmix.chance`: Run a model with the mean of every random draw in place of the draw
+- `fastmix.chance`: Run a model with a fixed value in place of every random draw
 - `fastmix.checks`: Mistakes are told before anything is trained
 - `fastmix.choice`: `MixChoice`: MixUp for some batches and CutMix for others, or for some samples and others of one batch
 - `fastmix.compare`: Train with each mix over several seeds, and see which differences are more than noise

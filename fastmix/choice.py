@@ -65,8 +65,7 @@ class MixChoice(Mixer):
 
     def _end_fit(self):
         for m in filter(None, self._choices):
-            if m._hooks is not None: m._hooks.remove() # none in a Learner that was exported in the middle of a fit
-            m._fit = None
+            m._end_fit()
         super()._end_fit()
 
 # %% ../nbs/19_choice.ipynb #6b5f6294
@@ -116,7 +115,7 @@ class PerSample(Mixer):
     def _plans(self, fit, learn, b, x):
         ys = leaves(b.yb)
         b.masks = fit.find_masks(ys, spatial(x), self) if self._pastes else []
-        return plan_targets(ys, b.n, self.stack_y)
+        return plan_targets(ys, b.n, b.loss_func, self.stack_y)
 
     def _mix_targets(self, b):
         "Where a mixer that pastes was drawn, a mask is pasted; elsewhere it is mixed as other targets are"

@@ -22,6 +22,7 @@ from .mixed import check_mask, doubts, lies_over, union_mask
 from .places import goes_round, index_place, input_name, why_no_index_place
 from .proof import Proof
 from .rows import is_binary
+from .state import State
 
 # %% ../nbs/11_fits.ipynb #313c2434
 def _seed(generator): return torch.randint(2**48, (), device=getattr(generator, 'device', None), generator=generator).item()
@@ -105,8 +106,11 @@ def loss_reads(
             return [any(t is o for o in first) for t in leaves(pred)]
         ts = [t.detach().clone().requires_grad_() if is_float(t) else t for t in leaves(pred)]
         yb = rebuild(learn.yb, [y[rows.to(y.device)] if has_samples(y, n) else y for y in leaves(learn.yb)])
+        kept = State(learn.loss_func) if isinstance(learn.loss_func, torch.nn.Module) else None
         try: grads = torch.autograd.grad(learn.loss_func(rebuild(pred, ts), *yb).sum(), [t for t in ts if is_float(t)], allow_unused=True)
         except Exception: return # a loss that does not take this; then all that is returned counts
+        finally:
+            if kept is not None: kept.restore()
         grads = iter(grads)
         return [is_float(t) and next(grads) is not None for t in ts]
     return reads
@@ -213,6 +217,6 @@ def check_targets(self:Fit, b, pred, mixer):
     for y,plan in zip(leaves(b.plain[1]),b.plans):
         if plan!='interpolate' or 'doubts' in self.said: continue
         if y.device.type=='cpu' or 'looked' not in self.said:
-            why = doubts(y, pred, mixer._pastes)
+            why = doubts(y, pred, mixer._pastes, b.loss_func)
             self.say('doubts', why and f"{type(mixer).__name__} interpolates these targets, but {why}")
     self.said.add('looked')

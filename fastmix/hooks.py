@@ -74,16 +74,16 @@ def is_compiled(
 class PlaceHooks:
     "Mix the outputs at one of `places`, whichever `choice` says"
     resets = 0 # How often any of these had all compiled models compiled anew
-    def __init__(self): self.handles,self.places,self.choice,self.ran,self.before = [],[],-1,False,None
+    def __init__(self): self.handles,self.places,self.choice,self.ran,self.over,self.before = [],[],-1,0,None,None
 
     def put(self,
-        model:nn.Module, # The whole model; nothing is mixed any more once it has returned
+        model:nn.Module, # The whole model
         fresh:bool=True # Has the model not run in this fit yet?
     ):
         "Put hooks on the modules of all `places`, before those of others, so that others see what is mixed"
         if self.handles or not self.places: return
         self.handles = [m.register_forward_hook(partial(self._mix_output, i), prepend=True) for i,p in enumerate(self.places) for m in p.modules]
-        self.handles.append(model.register_forward_hook(self.stop))
+        self.handles.append(model.register_forward_pre_hook(self._begin_pass))
         names = [p.name for p in self.places]
         if is_compiled(model) and not (fresh and self.before==(names,PlaceHooks.resets)): # it may run code from when the hooks were not there
             torch.compiler.reset()
@@ -94,36 +94,45 @@ class PlaceHooks:
         choice:int, # Index of the place
         n:int, # Batch size
         perm:Tensor, # Partner of each sample
-        lam:Tensor # Weight of each sample itself
+        lam:Tensor, # Weight of each sample itself
+        over=None # A function that says whether the pass that counts is over, so that later ones are not mixed
     ):
-        "Mix at a place from now on"
-        self.choice = self.choice_of_batch = choice
-        self.n,self.perm,self.lam,self.ran = n,perm,lam,False
+        "Mix at a place in every forward pass from now on"
+        self.choice = self.at = choice
+        self.n,self.perm,self.lam,self.over,self.ran = n,perm,lam,over,0
 
     def stop(self, *_):
-        "Mix no more; happens by itself when the whole model has run"
+        "Mix no more"
         self.choice = -1
+
+    def _begin_pass(self, *_):
+        if not torch.compiler.is_compiling() and self.over is not None and self.over(): self.stop()
+        else: self.ran = 0
+
+    def ran_whole(self):
+        "Did all modules of the place run in the last forward pass? None if none did"
+        return None if not self.ran else self.ran>=len(self.places[self.at].modules)
 
     def in_backward(self,
         pred # What the model returned
     ):
         "Mix again while the backward pass of `pred` runs, as it may run checkpointed layers anew"
-        choice = self.choice_of_batch
+        now = self.at,self.n,self.perm,self.lam
         def again(_):
-            self.choice = choice
+            self.choice,self.n,self.perm,self.lam = now
             torch.autograd.Variable._execution_engine.queue_callback(self.stop)
         for t in leaves(pred):
             if isinstance(t, Tensor) and t.requires_grad: t.register_hook(again)
 
     def remove(self):
         "Take all hooks out of the model"
-        self.choice,self.places = -1,[]
+        self.choice,self.places,self.over = -1,[],None
         if not self.handles: self.before = None # in this fit the model ran without them
         while self.handles: self.handles.pop().remove()
 
     def _mix_output(self, i, m, args, out):
         if self.choice!=i: return
-        self.ran = True
+        self.ran += 1
         return self.places[i].mix(m, out, self.n, self._mix)
 
     def _mix(self, x): return mixup_batch(x, lam=self.lam, perm=self.perm)[0]

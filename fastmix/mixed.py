@@ -16,7 +16,7 @@ from torch import Tensor
 from fastcore.basics import patch
 from .draw import draw_perm
 from .hooks import PlaceHooks
-from .loss import MixUpLoss, dense_loss, is_known, name_of
+from .loss import MixUpLoss, check_entries, dense_loss, interpolates, is_known, is_regression, name_of
 from .mix import mix_targets, take
 from .nested import has_samples, is_float, kind_of, leaves, n_samples, rebuild
 
@@ -35,8 +35,10 @@ def check_mask(
     size # Sizes of the dimensions that are cut
 ):
     "Raise ValueError if the target `y` looks like a mask of another size"
+    if not isinstance(y, Tensor): return
     D = len(size)
-    if D>1 and isinstance(y, Tensor) and y.ndim>D+is_float(y) and not lies_over(y, size): raise ValueError(
+    points = is_float(y) and y.ndim==D+1 and y.shape[-1]<=4
+    if D>1 and y.ndim>D and not points and not lies_over(y, size): raise ValueError(
         f"Expected masks with the sizes {tuple(size)} of the input to paste with it, but got {kind_of(y)}: resize them, or use MixUp; "
         "if they are no masks, say masks=()")
 
@@ -44,6 +46,7 @@ def check_mask(
 def plan_target(
     y, # A target
     n:int, # Batch size
+    loss_func=None, # That compares it with predictions
     stack_y=None, # As `Mixer` has it
     mask:bool=False, # Is it a mask that is pasted with its image?
     several:bool=False # Are there other targets?
@@ -52,7 +55,7 @@ def plan_target(
     if y is None: return 'keep'
     if not has_samples(y, n): raise ValueError(f"Expected targets as Tensors for {n} samples, but got {kind_of(y)}")
     if mask: return 'paste'
-    if stack_y is None: return 'interpolate' if is_float(y) and not several else 'pair'
+    if stack_y is None: return 'interpolate' if is_float(y) and not several and interpolates(loss_func) else 'pair'
     if stack_y: return 'pair'
     if several: raise ValueError("Expected one target for stack_y=False, but got several: their losses are mixed, with stack_y=None or True")
     return 'interpolate' if is_float(y) else 'one_hot'
@@ -61,12 +64,13 @@ def plan_target(
 def plan_targets(
     ys, # Targets
     n:int, # Batch size
+    loss_func=None, # That compares them with predictions
     stack_y=None, # As `Mixer` has it
     masks=() # Indices of those that are masks and pasted
 )->list:
     "How each target is mixed"
     several = sum(y is not None for y in ys)>1
-    return [plan_target(y, n, stack_y, k in masks, several) for k,y in enumerate(ys)]
+    return [plan_target(y, n, loss_func, stack_y, k in masks, several) for k,y in enumerate(ys)]
 
 # %% ../nbs/10_mixed.ipynb #e9f5905b
 def _vision(*names): return tuple(o for k in names if (o := getattr(sys.modules.get('fastai.vision.core'), k, None)) is not None)
@@ -92,7 +96,8 @@ def check_boxes(learn):
 def doubts(
     y:Tensor, # A floating point target that is to be interpolated
     pred, # What the model predicts
-    pastes:bool=False # By a mixer that pastes?
+    pastes:bool=False, # By a mixer that pastes?
+    loss_func=None # That compares it with predictions
 )->str: # Empty if there are none
     "Why `y` may be no quantity that can be interpolated"
     if pred is not None and isinstance(pred, Tensor) and pred.ndim>1 and pred.ndim==y.ndim+1:
@@ -102,14 +107,14 @@ def doubts(
     low = y<0
     if bool(low.any()) and bool(((y==-1) | (y>=0) & (y<=1)).all()) and bool((y>=0).any()):
         return "they are -1 beside numbers in [0, 1]: if -1 stands for an unknown label, use stack_y=True, which mixes both losses"
-    if pastes and bool(((y<0) | (y>1)).any()):
+    if pastes and (is_regression(loss_func) or bool(((y<0) | (y>1)).any())):
         return "the share of pasted pixels says little about a quantity: use MixUp, or stack_y=True, which mixes both losses"
     return ''
 
 # %% ../nbs/10_mixed.ipynb #31412d0c
 class MixedBatch:
     "A batch as it will be trained on. A mixer fills it in"
-    place,layer,boxes,mixes_output,away,plans,model,iter = -1,'input',None,False,False,(),None,None
+    place,layer,boxes,mixes_output,away,predicted,plans,model,iter = -1,'input',None,False,False,False,(),None,None
     def __init__(self,
         xb:tuple, # Inputs, as they came
         yb:tuple, # Targets, as they came
@@ -149,6 +154,7 @@ def mix_targets(self:MixedBatch, mix_mask):
     "Set the own and the partners' targets; where a target is mixed already they are the same"
     own,partners = zip(*[self._mix_target(y, p, mix_mask) for y,p in zip(leaves(self.yb),self.plans)]) if self.plans else ((),())
     self.yb,self.yb1 = rebuild(self.yb, own),rebuild(self.yb, partners)
+    self.versions = [y._version if isinstance(y, Tensor) else 0 for y in own]
 
 @patch
 def _mix_target(self:MixedBatch, y, plan, mix_mask):
@@ -170,16 +176,24 @@ def mix_outputs(self:MixedBatch, pred):
 def predict(self:MixedBatch, model=None, xb=None):
     "What `model` (by default the one of its `PlainLoop`) predicts for the mixed batch, or for `xb` if its inputs were changed since"
     model = self.model if model is None else model
-    if self.inside: self.hooks.start(self.place, self.n, self.perm, self.lam)
-    pred = model(*(self.xb if xb is None else xb))
-    if self.inside: self.hooks.in_backward(pred)
+    self.predicted = True
+    if not self.inside: return self.mix_outputs(model(*(self.xb if xb is None else xb)))
+    self.hooks.start(self.place, self.n, self.perm, self.lam)
+    try:
+        pred = model(*(self.xb if xb is None else xb))
+        self.hooks.in_backward(pred)
+    finally: self.hooks.stop()
     return self.mix_outputs(pred)
 
 @patch
 def loss(self:MixedBatch, pred, loss_func=None):
     "The loss of predictions for this batch"
     f = self.loss_func if loss_func is None else loss_func
-    if not self.paired: return f(pred, *self.yb)
+    if (self.inside or self.mixes_output) and not self.predicted: raise RuntimeError(
+        f"Expected predictions from predict(), which mixes at {self.layer!r}, but the model was called without it")
+    if not self.paired:
+        if 'interpolate' in self.plans: check_entries(f, pred, *self.yb)
+        return f(pred, *self.yb)
     if 'one_hot' in self.plans: return self._dense(f, pred)
     f = f if isinstance(f, MixUpLoss) else MixUpLoss(f)
     return f(pred, *self.yb, yb1=self.yb1, lam=self.lam)
@@ -196,6 +210,16 @@ def unmix(self:MixedBatch):
     "Be the plain batch again"
     self.xb,self.yb = self.plain
     self.yb1,self.plans,self.place,self.perm,self.lam,self.boxes = self.yb,(),-1,None,None,None
+
+# %% ../nbs/10_mixed.ipynb #5d370d16
+@patch
+def follow_targets(self:MixedBatch, yb):
+    "Take over targets `yb` that a callback has changed since the batch was mixed, and their partners"
+    new,old,partners = leaves(yb),leaves(self.yb),leaves(self.yb1)
+    changed = [a is not b or isinstance(a, Tensor) and a._version!=v for a,b,v in zip(new,old,self.versions)]
+    if len(new)!=len(old) or not any(changed): return
+    partners = [(take(a, self.perm) if p in ('pair','one_hot') else a) if c else q for a,q,p,c in zip(new,partners,self.plans,changed)]
+    self.yb,self.yb1 = yb,rebuild(yb, partners)
 
 # %% ../nbs/10_mixed.ipynb #b779149e
 def draw_partners(
@@ -232,7 +256,7 @@ def n_lams(
     "How many lambdas to draw for a batch"
     f = b.loss_func
     if per_sample is False: return 1,''
-    if 'pair' not in b.plans or is_known(f) and len(b.plans)==1: return b.n,''
+    if 'pair' not in b.plans or is_known(f, len(b.plans)): return b.n,''
     why = (f"{name_of(f)} is not one of the losses of PyTorch and fastai that fastmix can weight by sample" if not is_known(f)
         else f"there are {len(b.plans)} targets")
     if per_sample: raise ValueError(f"Expected a loss that can be weighted by sample for per_sample=True, but {why}. Use per_sample=False; "

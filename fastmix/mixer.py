@@ -171,7 +171,7 @@ def _mix_part(self:Mixer, x, b):
 def _plans(self:Mixer, fit, learn, b, x):
     "How each target is mixed"
     ys = leaves(b.yb)
-    return plan_targets(ys, b.n, self.stack_y, fit.find_masks(ys, spatial(x), self) if self._pastes else ())
+    return plan_targets(ys, b.n, b.loss_func, self.stack_y, fit.find_masks(ys, spatial(x), self) if self._pastes else ())
 
 @patch
 def _mix_targets(self:Mixer, b): b.mix_targets(partial(self.mix_mask, b=b))
@@ -203,17 +203,21 @@ def before_batch(self:Mixer):
     self._batch,self.learn.xb,self.learn.yb,b.iter = b,b.xb,b.yb,self.learn.iter
     if not b.inside: return
     b.hooks.put(self.learn.model, getattr(self.learn, 'train_iter', 0)==0)
-    b.hooks.start(b.place, b.n, b.perm, b.lam)
+    before = getattr(self.learn, 'pred', None) # as long as it is there, what another callback asks of the model is mixed too
+    b.hooks.start(b.place, b.n, b.perm, b.lam, lambda: getattr(self.learn, 'pred', None) is not before)
 
 @patch
 def after_pred(self:Mixer):
     "Skip the Learner's own loss"
     b = self._batch
     if b is None: return
+    b.predicted = True
     if b.inside: self._check_ran(b)
     self._fit.check_targets(b, self.pred, self)
     self.learn.pred = b.mix_outputs(self.pred)
-    if b.paired: b.away,self.learn.yb = True,()
+    if not b.paired: return
+    b.follow_targets(self.learn.yb)
+    b.away,self.learn.yb = True,()
 
 @patch
 def after_loss(self:Mixer):
@@ -230,9 +234,11 @@ def after_loss(self:Mixer):
 # %% ../nbs/13_mixer.ipynb #348dbb7a
 @patch
 def _check_ran(self:Mixer, b):
+    whole = b.hooks.ran_whole()
+    if whole: b.hooks.in_backward(self.pred)
     b.hooks.stop()
-    if b.hooks.ran: return b.hooks.in_backward(self.pred)
-    if is_compiled(self.learn.model) or b.xb is not b.plain[0]: raise RuntimeError(
+    if whole: return
+    if whole is False or is_compiled(self.learn.model) or b.xb is not b.plain[0]: raise RuntimeError(
         f"Expected {b.layer!r} to run in every batch, as it did when it was tried, but it did not in this one: name other `layers`"
         + ("; call torch.compiler.reset() if the model ran elsewhere since the last fit" if is_compiled(self.learn.model) else ''))
     b.unmix()

@@ -56,13 +56,15 @@ def vary(
 ):
     "`x`, a leaf of the rows in a trial, made to differ between rows; None if it can't be"
     k = torch.arange(len(x), device=x.device).view(-1, *[1]*(x.ndim-1))
-    if is_float(x) and not (alike(x) and is_binary(x) and bool(x.any())):
-        if not alike(x): return x*(1+0.1*copies.to(x.device).view(k.shape)).to(x.dtype) if not is_binary(x) else x
-        return (x + torch.randn_like(x)*(x.abs().mean()*0.3 + 0.3)).masked_fill(_late(x, k), 0)
-    if not alike(x): return x
+    same = (x==x[:1]).all(0, keepdim=True) # entries that are constant here need not stay so
+    if is_float(x) and not (is_binary(x) and x.ndim==2 and bool(x.any())):
+        noisy = x + torch.empty_like(x).uniform_(0.1, 0.45).to(x.dtype) # below 0.5, lest what is cast to an index become another
+        if alike(x): return noisy.masked_fill(_late(x, k), 0)
+        return torch.where(same, noisy, x*(1+0.1*copies.to(x.device).view(k.shape)).to(x.dtype))
     at = (torch.arange(x[0].numel(), device=x.device).view(x.shape[1:]) + k)%3==0 if x.ndim>1 else k%2==0
+    at = at & same
     if x.dtype is torch.bool: return x ^ at
-    if is_binary(x) and bool(x.any()): return x.masked_fill(at, 0)
+    if not alike(x) or is_binary(x) and bool(x.any()): return x.masked_fill(at, 0)
     if x.ndim>1 and bool(x.any()): return x.masked_fill(_late(x, k), 0)
     if x.device.type=='cpu': return torch.where(at, (x-1).abs(), x) # elsewhere an index that an embedding does not have ends the process
 

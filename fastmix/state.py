@@ -34,6 +34,9 @@ class State:
             "Expected a model whose lazy layers know their sizes: run it once on a batch before training")
         if isinstance(o, Tensor): self.tensors[id(o)] = [o,*[o.detach().clone()]*2]
         elif isinstance(o, torch.Generator): self._after(o.set_state, o.get_state())
+        elif isinstance(o, random.Random): self._after(o.setstate, o.getstate())
+        elif isinstance(o, np.random.Generator): self._after(lambda c: setattr(o.bit_generator, 'state', c), o.bit_generator.state)
+        elif isinstance(o, np.ndarray): self._after(lambda c: np.copyto(o, c), o.copy())
         elif isinstance(o, dict): self._keep_all(o, o.values(), self._refill_dict, dict(o), depth)
         elif isinstance(o, (list,deque)): self._keep_all(o, o, self._refill_list, list(o), depth)
         elif isinstance(o, set): self._keep_all(o, (), self._refill_set, set(o), depth)
@@ -87,7 +90,7 @@ def unhide(
     "Replace weights that hide what flows through them by noise"
     for p in model.parameters():
         if not (p.is_floating_point() and p.numel()) or not every and bool((p!=p.flatten()[0]).any()): continue
-        if p.numel()>1 or not bool(p.any()): state.change(p, _noise_for(p.detach()))
+        if p.numel()>1 or bool(p.abs()<0.01): state.change(p, _noise_for(p.detach()))
 
 def _fix_chance(model, state):
     for m in model.modules():
