@@ -203,8 +203,8 @@ def before_batch(self:Mixer):
     self._batch,self.learn.xb,self.learn.yb,b.iter = b,b.xb,b.yb,self.learn.iter
     if not b.inside: return
     b.hooks.put(self.learn.model, getattr(self.learn, 'train_iter', 0)==0)
-    before = getattr(self.learn, 'pred', None) # as long as it is there, what another callback asks of the model is mixed too
-    b.hooks.start(b.place, b.n, b.perm, b.lam, lambda: getattr(self.learn, 'pred', None) is not before)
+    before = id(getattr(self.learn, 'pred', None)) # as long as it is there, what another callback asks of the model is mixed too
+    b.hooks.start(b.place, b.n, b.perm, b.lam, lambda: id(getattr(self.learn, 'pred', None))!=before)
 
 @patch
 def after_pred(self:Mixer):
