@@ -21,7 +21,7 @@ from .nested import has_samples, is_float, is_index, kind_of, leaves, named_leav
 from .mixed import check_mask, doubts, lies_over, union_mask
 from .places import goes_round, index_place, input_name, why_no_index_place
 from .proof import Proof
-from .rows import is_binary
+from .rows import is_binary, token_dim
 from .state import State
 
 # %% ../nbs/11_fits.ipynb #313c2434
@@ -93,7 +93,7 @@ def input_parts(
 # %% ../nbs/11_fits.ipynb #e5b15b3b
 def _may_be_mask(xs, i):
     x,others = xs[i],[o for j,o in enumerate(xs) if j!=i and isinstance(o, torch.Tensor)]
-    return x.ndim==2 and x.shape[1]>1 and is_binary(x) and any(o.ndim>1 and o.shape[:2]==x.shape for o in others)
+    return x.ndim==2 and x.shape[1]>1 and is_binary(x) and any(token_dim(x, o) is not None for o in others)
 
 def loss_reads(
     learn, # A `Learner`, or what stands in for one

@@ -161,9 +161,11 @@ def blend(
 def _flatten(flat, pred, y):
     "Both as fastai's wrapper `flat` would hand them on"
     if flat is None: return pred,y
-    flat = copy(flat)
-    flat.func = lambda *args: args
-    return tuple(map(_plain, flat(pred, y)))
+    pred,y = (o.transpose(flat.axis, -1).contiguous() for o in (pred,y))
+    if flat.floatify and y.dtype is not torch.float16: y = y.float()
+    if y.dtype in (torch.int8, torch.int16, torch.int32): y = y.long()
+    if not flat.flatten: return pred,y
+    return pred.view(-1, pred.shape[-1]) if flat.is_2d else pred.view(-1),y.view(-1)
 
 def _entries(known):
     "The known loss without its reduction: nothing of the user's loss is changed for it, not even for a moment"
@@ -240,6 +242,12 @@ def _first(o):
     if isinstance(o, dict): o = tuple(o.values())
     return o if isinstance(o, Tensor) else next((t for t in map(_first, o) if t is not None), None) if isinstance(o, (tuple,list)) else None
 
+def _versions(pred):
+    "How often each tensor of a prediction was written to"
+    if isinstance(pred, (tuple,list)): return [_versions(o) for o in pred]
+    if isinstance(pred, dict): return _versions([*pred.values()])
+    return pred._version if isinstance(pred, Tensor) and not torch.compiler.is_compiling() and not pred.is_inference() else 0
+
 def other_loss(loss_func, pred, yb, yb1, lam):
     "Both losses as `loss_func` has them, weighted by one lambda"
     n,t = lam.numel() if isinstance(lam, Tensor) else torch.as_tensor(lam, device='cpu').numel(),_first((pred,yb))
@@ -249,7 +257,11 @@ def other_loss(loss_func, pred, yb, yb1, lam):
         "l,l1 = loss(pred, y, reduction='none'),loss(pred, y1, reduction='none'), then (lam*l + (1-lam)*l1).mean()")
     lam = check_lam(lam, 1, t.device if t is not None else None)
     yb,yb1 = zip(*[_weighted_only(a, b, lam) for a,b in zip(yb, yb1)])
-    loss,loss1 = loss_func(pred, *yb),loss_func(pred, *yb1)
+    before = _versions(pred)
+    loss = loss_func(pred, *yb)
+    if _versions(pred)!=before: raise ValueError(f"Expected a loss that leaves predictions as they are, since it is taken with both targets, "
+        f"but {name_of(loss_func)} writes into them: use operations without an underscore, as pred.sigmoid()")
+    loss1 = loss_func(pred, *yb1)
     if not isinstance(loss, Tensor): raise TypeError(f"Expected {name_of(loss_func)} to return a Tensor, but got {type(loss).__name__}")
     return blend(loss, loss1, lam[0])
 

@@ -120,6 +120,8 @@ def index_place(
     for ms in _levels(proof):
         if place := proof.holds(ms, swap, 'embeddings', union=True): return place
     names = {m:k for k,m in proof.model.named_modules()}
+    for m in [m for m in names if isinstance(m, MixHere)]:
+        if place := proof.holds((m,), swap, names[m], masked=bool(proof.masks)): return place
     found = _search(proof, names, 1., 1, swap)
     return found[0] if found else None
 
