@@ -105,9 +105,12 @@ class PlaceHooks:
         "Mix no more"
         self.choice = -1
 
-    def _begin_pass(self, *_):
+    def _is_over(self):
         if not torch.compiler.is_compiling() and self.over is not None and self.over(): self.stop()
-        else: self.ran = 0
+        return self.choice<0
+
+    def _begin_pass(self, *_):
+        if not self._is_over(): self.ran = 0
 
     def ran_whole(self):
         "Did all modules of the place run in the last forward pass? None if none did"
@@ -131,7 +134,7 @@ class PlaceHooks:
         while self.handles: self.handles.pop().remove()
 
     def _mix_output(self, i, m, args, out):
-        if self.choice!=i: return
+        if self.choice!=i or self._is_over(): return
         self.ran += 1
         return self.places[i].mix(m, out, self.n, self._mix)
 
