@@ -351,7 +351,7 @@ DRAWN = dict(y=None, lam=None, perm=None, per_sample=True, generator=None)
 DEFAULTS = [(fm.MixUp, MIXUP), (Learner.mixup, MIXUP), (fm.CutMix, CUTMIX), (Learner.cutmix, CUTMIX), (fm.FMix, FMIX), (Learner.fmix, FMIX),
     (fm.ResizeMix, RESIZE), (Learner.resizemix, RESIZE), (fm.ManifoldMixUp, MANIFOLD), (Learner.manifold_mixup, MANIFOLD),
     (fm.OutputMixUp, OUTPUT), (Learner.output_mixup, OUTPUT), (fm.Mixer, ALWAYS), (fm.MixChoice, dict(weights=None, per_sample=False)),
-    (fm.mixup_batch, dict(alpha=.4, dedup=True) | DRAWN), (fm.cutmix_batch, dict(alpha=1., boxes=None) | CUT | DRAWN),
+    (fm.mixup_batch, dict(alpha=.4, dedup=True) | DRAWN), (fm.cutmix_batch, dict(alpha=1., boxes=None, dims=None) | CUT | DRAWN),
     (draw_cut, dict(alpha=1., dedup=False, device=None, generator=None) | CUT), (fourier_masks, dict(decay=3., generator=None))]
 
 @pytest.mark.parametrize('f,want', DEFAULTS, ids=lambda o: getattr(o, '__qualname__', ''))
