@@ -22,6 +22,7 @@ def _uniform(t, lo, hi, q):
     res = _fill(t, lo+(hi-lo)*q)
     return res-1e-6*(hi-lo)*torch.arange(len(t), device=t.device, dtype=t.dtype) if t.ndim==1 and 1<len(t)<100 and t.dtype is torch.float32 else res
 
+# %% ../nbs/05_chance.ipynb #56c9db11
 def _fixed(func, args, kw, draw, q):
     "What the random operation `func` gives at the quantile `q`, or on average; `draw()` runs it"
     name,(x,*rest) = func.overloadpacket.__name__,args or (None,)

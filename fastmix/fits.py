@@ -50,8 +50,7 @@ def _check_labels(named):
         if bad: raise ValueError(f"Expected targets beside the inputs, but got {bad[0]!r} in a dict of inputs, from which a model computes "
             "its own loss on the own labels alone: give them as the batch's targets, and let a loss function compare them")
 
-def _is_chosen(inputs, path):
-    return inputs is None or any(o in path if isinstance(o, str) else path[0]==o for o in inputs)
+def _is_chosen(inputs, path): return inputs is None or any(o in path if isinstance(o, str) else path[0]==o for o in inputs)
 
 def _check_inputs(inputs, xb, named):
     for o in inputs or ():

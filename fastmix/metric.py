@@ -12,7 +12,6 @@ __all__ = ['MixAccuracy']
 # %% ../nbs/22_metric.ipynb #571b8480
 from fastai.learner import Metric
 from .mix import over_samples
-from .mixer import Mixer
 
 # %% ../nbs/22_metric.ipynb #0f6c7eb4
 class MixAccuracy(Metric):

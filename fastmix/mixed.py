@@ -198,6 +198,7 @@ def loss(self:MixedBatch, pred, loss_func=None):
     f = f if isinstance(f, MixUpLoss) else MixUpLoss(f)
     return f(pred, *self.yb, yb1=self.yb1, lam=self.lam)
 
+# %% ../nbs/10_mixed.ipynb #fcdcb077
 @patch
 def _dense(self:MixedBatch, f, pred):
     f,y = f.loss_func if isinstance(f, MixUpLoss) else f,leaves(self.yb)[0]

@@ -107,6 +107,7 @@ def _up(level):
     up = {id(o):o for c,d in zip(level,depth) if (o := c.parent if d==max(depth) else c) is not None}.values()
     return [c for c in up if not any(p in up for p in _parents(c))] if all(c.indices and c.parent is not None for c in up) else []
 
+# %% ../nbs/09_places.ipynb #dbef8d1b
 def _parents(c):
     while c.parent is not None:
         c = c.parent

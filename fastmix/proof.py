@@ -82,6 +82,7 @@ def _begin(self:Proof):
     for i,hidden in self.masks.items(): self.xs[i] = torch.full_like(self.xs[i], 1-hidden)
     self._predict(taken)
 
+# %% ../nbs/08_proof.ipynb #70f70f4b
 @patch
 def _predict(self:Proof, rows):
     "Predict for all 7 rows and for 5 of them, and see where each tensor holds the batch"
@@ -228,6 +229,7 @@ def _several(self:Proof, dims):
     sizes = {s[0][d.dim] for c in self.calls if c.m in dims for s,d in zip(c.out,dims[c.m]) if d}
     return any(o!=7 for o in sizes)
 
+# %% ../nbs/08_proof.ipynb #9dcced98
 @patch
 def _backwards(self:Proof, masked):
     "The rows in the opposite order, in which a model that sorts them can't find them sorted too, with chance the other way, and their predictions"

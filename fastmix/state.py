@@ -92,6 +92,7 @@ def unhide(
         if not (p.is_floating_point() and p.numel()) or not every and bool((p!=p.flatten()[0]).any()): continue
         if p.numel()>1 or bool(p.abs()<0.01): state.change(p, _noise_for(p.detach()))
 
+# %% ../nbs/06_state.ipynb #91fb3be8
 def _fix_chance(model, state):
     for m in model.modules():
         if not m.training: continue
