@@ -16,13 +16,14 @@ def loaders(x, y, bs=8):
 class Watch(Callback):
     "Keep each training batch: plain inputs and targets, what the model was given, and what was drawn"
     order,run_valid = -5,False
-    def __init__(self): self.seen = []
+    def __init__(self): self.seen,self.losses = [],[]
     def before_batch(self): self.plain = self.xb,self.yb
     def after_pred(self): self.given = self.xb,self.yb
     def after_loss(self):
         m = self.learn.mixer
         boxes = None if m.boxes is None else m.boxes.expand(len(m.perm), -1, -1).tolist()
         lam = m.lam.expand(len(m.perm)) if m.lam is not None else None
+        self.losses.append(self.learn.loss.item())
         self.seen.append((*self.plain, *self.given, self.learn.pred, m.perm, lam, boxes))
 
 def watched(x, y, mixer, model, loss_func, *cbs, n=1, said=None, **kw):
@@ -33,6 +34,7 @@ def watched(x, y, mixer, model, loss_func, *cbs, n=1, said=None, **kw):
         warnings.simplefilter('always')
         fit(learn, n, lr=1e-2, cbs=w)
     if said is not None: said += [str(o.message) for o in warned]
+    learn.losses = w.losses
     return learn,w.seen
 
 # Accuracy
@@ -92,3 +94,221 @@ def test_accuracy_of_the_second_of_two_targets():
     assert learn.recorder.values[-1][1]==pytest.approx(sum(hits)/len(hits), abs=1e-5)
     with pytest.raises(TypeError, match='counts classes'):
         watched(torch.randn(16,4), (value,group), fm.MixUp(per_sample=False), Two(), lambda p,v,c: p[0].sum(), metrics=fm.MixAccuracy())
+
+# Dimensions that are cut
+
+DIMS = [ # shape of a batch of 8, dims
+    ((3,4,6,6),(-2,-1)), ((4,3,6,6),(-2,-1)), ((3,4,6,6),(2,3,4)), ((4,3,6,6),(1,3,4)), ((3,4,6,6),2), ((1,6,9),-1), ((1,6,9),-2), ((1,6,9),(2,3)),
+    ((9,5),1), ((9,5),2), ((9,),1), ((2,3,4,5,6),(-2,-1))]
+
+def positive(dims, ndim): return sorted(d%ndim for d in ((dims,) if isinstance(dims, int) else dims))
+
+def inside_box(shape, dims, box):
+    "Bool of this shape: is this entry of a sample in the box? An index at a time"
+    res = torch.zeros(shape, dtype=torch.bool)
+    for at in torch.cartesian_prod(*map(torch.arange, shape)).view(-1, len(shape)).tolist():
+        res[tuple(at)] = all(lo<=at[d-1]<hi for d,(lo,hi) in zip(dims,box))
+    return res
+
+@pytest.mark.parametrize('shape,dims', DIMS)
+@pytest.mark.parametrize('kw', ({}, dict(length=.5), dict(per_sample=False)))
+def test_a_cut_along_dims_is_that_of_its_definition(shape, dims, kw):
+    x,y = torch.randn(16, *shape),torch.randint(0,3,(16,))
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    model(x)
+    learn,seen = watched(x, y, fm.CutMix(dims=dims, masks=(), **kw), model, nn.CrossEntropyLoss())
+    for loss,((x0,),(y0,),(xm,),_,pred,perm,lam,boxes) in zip(learn.losses,seen):
+        own,other = (F.cross_entropy(pred, t, reduction='none') for t in (y0,y0[perm]))
+        assert loss==pytest.approx((lam*own + (1-lam)*other).mean().item(), abs=1e-5)
+        for i,j in enumerate(perm.tolist()):
+            inside = inside_box(shape, positive(dims, len(shape)+1), boxes[i])
+            assert torch.equal(xm[i], torch.where(inside, x0[j], x0[i]))
+            assert lam[i].item()==pytest.approx(1-inside.float().mean().item(), abs=1e-6)
+
+@pytest.mark.parametrize('mixer', (fm.FMix,fm.ResizeMix))
+@pytest.mark.parametrize('shape,dims', [o for o in DIMS if not isinstance(o[1], int) or o[1]==-1])
+def test_other_layouts_are_cut_like_the_usual_one(mixer, shape, dims):
+    "The same draws for the same sizes, the other dimensions one by one"
+    if mixer is fm.ResizeMix and isinstance(dims, int):
+        with pytest.raises(ValueError, match='2 or 3 dimensions'):
+            watched(torch.randn(8,*shape), torch.zeros(8).long(), mixer(dims=dims), nn.LazyLinear(3), nn.CrossEntropyLoss())
+        return
+    x,y = torch.randn(16, *shape),torch.randint(0,3,(16,))
+    ds = positive(dims, x.ndim)
+    last = tuple(range(-len(ds), 0))
+    kw = {} if mixer is fm.ResizeMix else dict(alpha=1.)
+    def run(x, **more):
+        model = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+        model(x)
+        return watched(x, y, mixer(generator=torch.Generator().manual_seed(3), masks=(), **kw, **more), model, nn.CrossEntropyLoss())[1]
+    usual = x.movedim(ds, last).reshape(16, -1, *[x.shape[d] for d in ds])
+    for (_,_,(got,),_,_,p,lam,_),(_,_,(want,),_,_,q,lam1,_) in zip(run(x, dims=dims), run(usual)):
+        assert torch.equal(p, q) and torch.equal(lam, lam1)
+        torch.testing.assert_close(got.movedim(ds, last).reshape(want.shape), want)
+
+class Steps(nn.Module):
+    "Predictions for each step of features `(B,T,F)`: as `(B,T)` or `(B,K,T)` or `(B,T,K)`"
+    def __init__(self, shape):
+        super().__init__()
+        self.net,self.shape = nn.Linear(5,min(shape) if len(shape)>1 else 1),shape
+    def forward(self, x):
+        p = self.net(x)
+        return p[...,0] if len(self.shape)==1 else p if self.shape[0]==9 else p.transpose(1,2)
+
+@pytest.mark.parametrize('shape', ((9,),(2,9),(9,2)))
+@pytest.mark.parametrize('dtype', (torch.float32,torch.bool,torch.int64))
+@pytest.mark.parametrize('mixer', (fm.CutMix,fm.FMix))
+def test_targets_along_the_cut_are_pasted(shape, dtype, mixer):
+    x = torch.randn(16, 9, 5)
+    y = (torch.randn(16, *shape)*3).to(dtype)
+    _,seen = watched(x, y, mixer(dims=1, masks=0), Steps(shape), lambda p,t: F.mse_loss(p, t.float()))
+    t = shape.index(9)
+    for (x0,),(y0,),(xm,),(ym,),pred,perm,lam,_ in seen:
+        for i,j in enumerate(perm.tolist()):
+            for step in range(9):
+                own,other = (torch.equal(xm[i,step], x0[k,step]) for k in (i,j))
+                assert own!=other or torch.equal(x0[i,step], x0[j,step])
+                at = (slice(None),)*t+(step,)
+                assert torch.equal(ym[i][at], y0[i if own else j][at])
+
+def test_targets_beside_the_cut_are_weighed_by_the_share():
+    "Of a label a clip and a value a step only the latter is pasted"
+    x,y,z = torch.randn(16, 9, 5),torch.randint(0,3,(16,)),torch.randn(16,9)
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a,self.b = nn.Linear(5,3),nn.Linear(5,1)
+        def forward(self, x): return self.a(x.mean(1)),self.b(x)[...,0]
+    def loss(p, y, z): return F.cross_entropy(p[0], y) + F.mse_loss(p[1], z)
+    said = []
+    learn,seen = watched(x, (y,z), fm.CutMix(dims=1, per_sample=False), Both(), loss, said=said)
+    assert sum('takes target 1' in o for o in said)==1
+    losses = []
+    for (x0,),(y0,z0),(xm,),_,pred,perm,lam,boxes in seen:
+        lo,hi = boxes[0][0]
+        zm = torch.stack([torch.cat([z0[i,:lo],z0[j,lo:hi],z0[i,hi:]]) for i,j in enumerate(perm.tolist())])
+        l = 1-(hi-lo)/9
+        assert torch.equal(xm[:,lo:hi], x0[perm][:,lo:hi])
+        losses.append((l*loss(pred, y0, zm) + (1-l)*loss(pred, y0[perm], zm)).item())
+    assert learn.losses==pytest.approx(losses, abs=1e-5)
+
+@pytest.mark.parametrize('shape,word', (((4,3,6,6),'dims=\\(-2,-1\\)'), ((3,4,6,6),'dims=\\(-2,-1\\)'), ((6,6,3),'dims=\\(1,2\\)'), ((9,4),'dims=1')))
+@pytest.mark.parametrize('mixer', (fm.CutMix,fm.FMix))
+def test_a_layout_that_can_be_read_in_two_ways_is_said_once(shape, word, mixer):
+    import re
+    x,y = torch.randn(16, *shape),torch.randint(0,3,(16,))
+    default = 2 if len(shape)==2 else tuple(range(2, len(shape)+1))
+    for dims,n in ((None,1),(default,0)):
+        said = []
+        watched(x, y, mixer(dims=dims, masks=()), nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 3)), nn.CrossEntropyLoss(), n=2, said=said)
+        assert sum(bool(re.search(word, o)) for o in said)==n
+
+@pytest.mark.parametrize('dims,error', ((0,ValueError), ((2,2),ValueError), (5,ValueError), ('2',TypeError), (True,TypeError), ((),TypeError)))
+def test_wrong_dims_are_refused(dims, error):
+    with pytest.raises(error, match='dims'):
+        watched(torch.randn(8,3,4,4), torch.zeros(8).long(), fm.CutMix(dims=dims), nn.Linear(4,3), nn.CrossEntropyLoss())
+
+# Unlike inputs under a mixer that pastes
+
+class Several(nn.Module):
+    "A prediction from an image, numbers, a category and tokens"
+    def __init__(self, n_image):
+        super().__init__()
+        self.image,self.numbers,self.cat,self.words = nn.Linear(n_image,3),nn.Linear(4,3),nn.Embedding(5,3),nn.Embedding(7,3)
+    def forward(self, image, numbers, cat, words):
+        return self.image(image.flatten(1)) + self.numbers(numbers) + self.cat(cat) + self.words(words).mean(1)
+
+@pytest.mark.parametrize('mixer', (fm.CutMix,fm.FMix,fm.ResizeMix))
+@pytest.mark.parametrize('order', ('first','last'))
+def test_the_image_is_cut_and_all_else_is_mixed_by_its_share(mixer, order):
+    x = torch.randn(16,2,6,6),torch.randn(16,4),torch.randint(0,5,(16,)),torch.randint(0,7,(16,5))
+    y,several = torch.randint(0,3,(16,)),Several(72)
+    class Back(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = several
+        def forward(self, *xs): return self.net(*(xs if order=='first' else xs[::-1]))
+    learn,_ = watched(x if order=='first' else x[::-1], y, mixer(), Back(), nn.CrossEntropyLoss())
+    m = several
+    # a second fit at learning rate 0, so that predictions can be computed again
+    w = Watch()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        fit(learn, 1, lr=0., cbs=w)
+    for loss,(xs,(y0,),given,_,pred,perm,lam,_) in zip(w.losses,w.seen):
+        if order=='last': xs,given = xs[::-1],given[::-1]
+        image,numbers,cat,words = xs
+        for i,j in enumerate(perm.tolist()):
+            l = lam[i]
+            torch.testing.assert_close(given[1][i], l*numbers[i] + (1-l)*numbers[j])
+            if mixer is not fm.ResizeMix:
+                kept = given[0][i]==image[i]
+                assert torch.equal(given[0][i][~kept], image[j][~kept]) and kept.float().mean().item()==pytest.approx(l.item(), abs=1e-6)
+            def rest(k): return m.cat(cat[k]) + m.words(words[k]).mean(0)
+            want = m.image(given[0][i].flatten()) + m.numbers(given[1][i]) + l*rest(i) + (1-l)*rest(j)
+            torch.testing.assert_close(pred[i], want, atol=1e-4, rtol=1e-4)
+        assert torch.equal(given[2], cat) and torch.equal(given[3], words)
+        own,other = (F.cross_entropy(pred, t, reduction='none') for t in (y0,y0[perm]))
+        assert loss==pytest.approx((lam*own + (1-lam)*other).mean().item(), abs=1e-5)
+
+def blown_up(o, size):
+    "Each pixel of `(B,C,h,w)` as a block"
+    k,l = size[0]//o.shape[-2],size[1]//o.shape[-1]
+    return torch.stack([torch.stack([o[...,i//k,j//l] for j in range(size[1])], -1) for i in range(size[0])], -2)
+
+@pytest.mark.parametrize('mixer', (fm.CutMix,fm.FMix))
+@pytest.mark.parametrize('sizes', (((16,8),(8,4)), ((8,4),(16,8)), ((8,8),(16,4)), ((16,16),(8,8),(32,32),(4,4))))
+def test_levels_of_a_pyramid_are_cut_in_proportion(mixer, sizes):
+    finest = tuple(max(s) for s in zip(*sizes))
+    base = torch.randn(16,1,*(min(s) for s in zip(*sizes)))
+    xs,y = tuple(blown_up(base, s) for s in sizes),torch.randint(0,3,(16,))
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.nets = nn.ModuleList(nn.Linear(h*w,3) for h,w in sizes)
+        def forward(self, *xs): return sum(net(x.flatten(1)) for net,x in zip(self.nets,xs))
+    _,seen = watched(xs, y, mixer(alpha=4.), Sum(), nn.CrossEntropyLoss())
+    for x0,_,xm,_,_,perm,lam,_ in seen:
+        for i,j in enumerate(perm.tolist()):
+            assert torch.unique((blown_up(xm[0][i:i+1], finest)-blown_up(xm[-1][i:i+1], finest))).tolist()==[0.]
+            for a,b in zip(x0,xm):
+                kept = b[i]==a[i]
+                assert torch.equal(b[i][~kept], a[j][~kept]) and kept.float().mean().item()==pytest.approx(lam[i].item(), abs=1e-6)
+
+class Deep(nn.Module):
+    "Predictions at three resolutions"
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Conv2d(1,3,1)
+    def forward(self, x): return [self.net(F.avg_pool2d(x, k)) for k in (1,2,4)]
+
+@pytest.mark.parametrize('dtype', (torch.int64,torch.float32))
+@pytest.mark.parametrize('masks,n', ((None,1),((0,1,2),0)))
+def test_masks_of_deep_supervision_are_cut_in_proportion(dtype, masks, n):
+    fine = torch.randint(0,3,(16,2,2)).repeat_interleave(4,1).repeat_interleave(4,2)
+    shape = (lambda t: t[:,None].to(dtype)) if dtype is torch.float32 else (lambda t: t)
+    ys = tuple(shape(fine[:,::k,::k]) for k in (1,2,4))
+    x,said = fine[:,None].float(),[]
+    def loss(preds, *ys): return sum(F.cross_entropy(p, t.view(len(t), *t.shape[-2:]).long()) for p,t in zip(preds,ys))
+    learn,seen = watched(x, ys, fm.CutMix(4., masks=masks), Deep(), loss, said=said)
+    assert sum('in proportion' in o for o in said)==n
+    assert not any('lambda' in o for o in said) # nothing is paired
+    for value,((x0,),y0,(xm,),ym,pred,perm,lam,_) in zip(learn.losses,seen):
+        for k,t in zip((1,2,4),ym): assert torch.equal(t.view(8, *t.shape[-2:]).float(), xm[:,0,::k,::k])
+        assert (xm!=x0).any() and value==pytest.approx(loss(pred, *ym).item(), abs=1e-5)
+
+@pytest.mark.parametrize('other,word', ((torch.randn(8,1,6,6),'multiples or whole fractions'), (torch.randn(8,3,8),'multiples or whole fractions'),
+    (torch.randn(8,4,1,1),'multiples or whole fractions')))
+def test_inputs_that_are_not_in_proportion_are_refused(other, word):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(64,3)
+        def forward(self, a, b): return self.net(a.flatten(1))+b.flatten(1)[:,:3]
+    with pytest.raises(ValueError, match=word): watched((torch.randn(8,1,8,8),other), torch.zeros(8).long(), fm.CutMix(), Two(), nn.CrossEntropyLoss())
+    watched((torch.randn(8,1,8,8),other), torch.zeros(8).long(), fm.CutMix(inputs=0), Two(), nn.CrossEntropyLoss())
+
+def test_sizes_without_a_common_grid_are_refused():
+    y = torch.zeros(8,4,4).long(),torch.zeros(8,6,6).long()
+    with pytest.raises(ValueError, match='multiples of the smallest'):
+        watched(torch.randn(8,1,12,12), y, fm.CutMix(masks=(0,1)), nn.Conv2d(1,3,1), lambda p,a,b: p.sum())
