@@ -312,3 +312,70 @@ def test_sizes_without_a_common_grid_are_refused():
     y = torch.zeros(8,4,4).long(),torch.zeros(8,6,6).long()
     with pytest.raises(ValueError, match='multiples of the smallest'):
         watched(torch.randn(8,1,12,12), y, fm.CutMix(masks=(0,1)), nn.Conv2d(1,3,1), lambda p,a,b: p.sum())
+
+# Who meets whom
+
+def other_group(groups, generator=None):
+    "As in the recipes: partners of another group, if none has more than half of the samples"
+    order = torch.randperm(len(groups), generator=generator)
+    order = order[groups[order].argsort(stable=True)]
+    return torch.empty_like(order).scatter_(0, order, order.roll(-groups.bincount().max().item()))
+
+@pytest.mark.parametrize('mixer', (fm.MixUp,fm.CutMix,fm.FMix))
+@pytest.mark.parametrize('which,same', (('class',True),('domain',True),('class',False),('domain',False)))
+def test_partners_of_the_same_or_another_group(mixer, which, same):
+    "The second target names the domain; the loss reads the class alone"
+    x,y,d = torch.randn(32,1,6,6),torch.arange(32)%2,torch.arange(32)//2%2
+    k = ('class','domain').index(which)
+    pair = (lambda yb, g: fm.perm_within(yb[k], g)) if same else (lambda yb, g: other_group(yb[k], g))
+    learn,seen = watched(x, (y,d), mixer(4., pair=pair, per_sample=False), nn.Sequential(nn.Flatten(), nn.Linear(36,4)),
+        lambda p, y, d: F.cross_entropy(p, y), n=4)
+    for loss,((x0,),ys,(xm,),_,pred,perm,lam,_) in zip(learn.losses,seen):
+        assert sorted(perm.tolist())==list(range(8))
+        for i,j in enumerate(perm.tolist()):
+            assert (ys[k][i]==ys[k][j]).item() is same
+            assert not same or i!=j or (ys[k]==ys[k][i]).sum()==1
+        want = lam[0]*F.cross_entropy(pred, ys[0]) + (1-lam[0])*F.cross_entropy(pred, ys[0][perm])
+        assert loss==pytest.approx(want.item(), abs=1e-5)
+    assert len({tuple(o[5].tolist()) for o in seen})>8 # drawn anew
+
+@pytest.mark.parametrize('pair', (lambda yb,g: torch.zeros(8).long(), lambda yb,g: torch.arange(7), lambda yb,g: torch.rand(8)))
+def test_what_is_no_pairing_is_refused(pair):
+    with pytest.raises(ValueError, match='each index below 8 once'):
+        watched(torch.randn(8,4), torch.zeros(8).long(), fm.MixUp(pair=pair), nn.Linear(4,3), nn.CrossEntropyLoss())
+
+# No mix, as one of several
+
+def lams(mixer, n_batches=400, bs=8):
+    "Lambda of all samples of many batches `(n_batches, bs)`, 1 where a batch stayed plain"
+    with fm.PlainLoop(mixer, nn.Linear(4,3), nn.CrossEntropyLoss()) as loop:
+        x,y = torch.randn(bs,4),torch.arange(bs)%3
+        bs = [loop(x, y) for _ in range(n_batches)]
+        for b in bs: assert b.lam is not None or torch.equal(b.xb[0], x)
+        return torch.stack([torch.ones(len(x)) if b.lam is None else b.lam.expand(len(x)) for b in bs])
+
+def binomial(n, p): return [torch.distributions.Binomial(n, torch.tensor(p)).log_prob(torch.tensor(float(k))).exp().item() for k in range(n+1)]
+
+def check_share(hits, n, p):
+    "Are `hits` of `n` what a share `p` gives? Wrong once in 100,000 runs"
+    assert abs(hits-n*p)<=4.5*(n*p*(1-p))**.5+1, f'{hits} of {n}, expected {n*p:.0f}'
+
+@pytest.mark.parametrize('weights,p', ((None,.5),((3,1),.25),((1,9),.9),((1,0),0.)))
+def test_a_share_of_batches_stays_plain(weights, p):
+    plain = (lams(fm.MixChoice(fm.MixUp(4.), None, weights=weights))==1).float().mean(1)
+    assert set(plain.tolist())<={0.,1.} # all of a batch or none
+    check_share(plain.sum().item(), 400, p)
+
+@pytest.mark.parametrize('mixers,weights,p', (((fm.MixUp(4.),None),(3,1),.25), ((None,fm.MixUp(4.)),None,.5), ((fm.MixUp(4.),fm.MixUp(8.),None),(1,1,2),.5)))
+def test_a_share_of_samples_stays_plain(mixers, weights, p):
+    "Each sample by itself: the number of plain ones in a batch is binomial, too"
+    plain = (lams(fm.MixChoice(*mixers, weights=weights, per_sample=True))==1).sum(1)
+    check_share(plain.sum().item(), 3200, p)
+    for k,share in enumerate(binomial(8, p)): check_share((plain==k).sum().item(), 400, share)
+
+def test_plain_samples_keep_their_image_and_label():
+    x,y = torch.randn(32,1,6,6),torch.randint(0,3,(32,))
+    _,seen = watched(x, y, fm.MixChoice(fm.CutMix(length=.5), None, per_sample=True), nn.Sequential(nn.Flatten(), nn.Linear(36,3)),
+        nn.CrossEntropyLoss(), n=2)
+    same = torch.cat([(a[0]==b[0]).flatten(1).all(1) for a,_,b,*_ in seen])
+    assert torch.equal(same, torch.cat([o[6]==1 for o in seen])) and 0<same.float().mean()<1
