@@ -77,7 +77,8 @@ class Cut:
         scales:bool=True # Can the mixer cut at another resolution?
     ):
         self.dims,self.ndim,self.scales = dims,x.ndim,scales
-        self.size = self.grid = spatial(x, dims)
+        self.own,self.size = cut_dims(x, dims),spatial(x, dims)
+        self.grid = self.size
 
     def cuts(self, x):
         "Is the input `x` cut? What has no dimensions to cut is interpolated"

@@ -379,3 +379,67 @@ def test_plain_samples_keep_their_image_and_label():
         nn.CrossEntropyLoss(), n=2)
     same = torch.cat([(a[0]==b[0]).flatten(1).all(1) for a,_,b,*_ in seen])
     assert torch.equal(same, torch.cat([o[6]==1 for o in seen])) and 0<same.float().mean()<1
+
+# What is shown
+
+def shown(x, y, mixer, **kw):
+    import matplotlib.pyplot as plt
+    dls = loaders(x, y)
+    dls.n_inp = 1 if isinstance(x, torch.Tensor) else len(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        axs = fm.show_mixed_batch(dls, mixer, n=2, **kw)
+    plt.gcf().canvas.draw()
+    plt.close('all')
+    return axs
+
+@pytest.mark.parametrize('shape,dims,n', (((6,3,8,8),(-2,-1),5), ((3,6,8,8),(-2,-1),5), ((1,3,8,8),(3,4),3), ((2,3,8,8),(3,4),2)))
+def test_a_clip_is_a_strip_of_frames_with_a_box_in_each(shape, dims, n):
+    x = torch.rand(8, *shape)
+    if shape[:2]==(1,3): x,n = torch.rand(8,3,1,8,8),3 # three frames in grey
+    for ax in shown(x, torch.arange(8), fm.CutMix(length=.5, dims=dims)):
+        assert ax.images[0].get_array().shape[:2]==(8, 8*n) and len(ax.patches)==n
+        first = ax.patches[0].get_bbox().extents
+        for k,o in enumerate(ax.patches): assert o.get_bbox().extents.tolist()==[first[0]+8*k,first[1],first[2]+8*k,first[3]]
+
+@pytest.mark.parametrize('dims,whole', ((-1,1), (-2,0)))
+def test_a_spectrogram_shows_a_stretch_of_time_or_a_band(dims, whole):
+    for ax in shown(torch.rand(8,1,16,24), torch.arange(8), fm.CutMix(length=.5, dims=dims)):
+        x0,y0,x1,y1 = ax.patches[0].get_bbox().extents
+        assert (y0,y1)==(-.5,15.5) if whole else (x0,x1)==(-.5,23.5)
+
+@pytest.mark.parametrize('dtype', (torch.bfloat16,torch.float16))
+@pytest.mark.parametrize('mixer', (fm.MixUp(),fm.CutMix(),fm.FMix()))
+@pytest.mark.parametrize('shape', ((3,8,8),(1,20)))
+def test_half_precision_is_shown(dtype, mixer, shape): assert len(shown(torch.rand(8, *shape).to(dtype), torch.arange(8), mixer))==2
+
+def test_float_masks_are_pasted_in_the_picture():
+    x = torch.rand(8,1,8,8)
+    for ax in shown(x, x.clone(), fm.CutMix(length=.5)): # the mask equals its image
+        image,mask = (torch.as_tensor(o.get_array()).view(8,8).float() for o in ax.images[:2])
+        torch.testing.assert_close(image, mask)
+
+def test_labels_of_steps_are_drawn_and_not_written():
+    y = torch.arange(24).expand(8,24)//6
+    for ax in shown(torch.rand(8,1,24), y, fm.CutMix(masks=0)):
+        assert torch.as_tensor(ax.child_axes[0].images[0].get_array())[0].tolist()==y[0].tolist()
+        assert ';' not in ax.get_title()
+
+def test_numbers_come_first_in_a_table():
+    import pandas as pd
+    from fastai.tabular.all import Categorify, TabularDataLoaders
+    df = pd.DataFrame({f'c{i}':list('abcd'*4) for i in range(14)} | {f'x{i}':torch.randn(16).tolist() for i in range(3)} | dict(y=list('ab'*8)))
+    dls = TabularDataLoaders.from_df(df, procs=[Categorify], cat_names=[f'c{i}' for i in range(14)], cont_names=['x0','x1','x2'], y_names='y', bs=8)
+    ax = fm.show_mixed_batch(dls, fm.MixUp(), n=1)[0]
+    cells = ax.tables[0].get_celld()
+    assert [cells[i,0].get_text().get_text() for i in (1,2,3)]==['x0','x1','x2'] and all(cells[i,3].get_text().get_text() for i in (1,2,3))
+
+def test_a_loader_that_can_only_draw_is_shown():
+    class Foreign:
+        n_inp,dataset = 1,[]
+        def __init__(self, dl): self.dl = dl
+        def __iter__(self): return iter(self.dl)
+        def __len__(self): return len(self.dl)
+        def show_batch(self, b=None, max_n=9): raise RuntimeError('it draws by itself')
+    dl = Foreign(loaders(torch.rand(8,3,8,8), torch.arange(8)).train)
+    assert len(fm.show_mixed_batch(DataLoaders(dl, dl), fm.CutMix(), n=2))==2
