@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.learner import Learner
 from .draw import box_lam
-from .mix import check_sides, draw_cut, mixup_batch, paste, spatial
+from .mix import check_dims, check_sides, draw_cut, mixup_batch, paste
 from .mixer import Mixer
 from .settings import check_masks
 
@@ -48,29 +48,31 @@ class CutMix(Mixer):
         minmax:tuple=None, # (a, b): box sides drawn between these shares of the image's side, the box always inside; as an alternative to `alpha`
         uniform:bool=False, # Make every pixel equally likely to be covered?
         dedup:bool=False, # Let at least half of each image stay (before the box is clipped)?
+        dims=None, # Dimensions of the input to cut, an int or a tuple of ints other than 0, the others whole; by default all behind the channels
         masks=None, # Which targets are masks and pasted too, as indices; by default those with the sizes of the input; `()`: none
         **kwargs
     ):
-        self.alpha,self.dedup,self.masks = alpha,dedup,check_masks(masks)
+        self.alpha,self.dedup,self.masks,self.dims = alpha,dedup,check_masks(masks),check_dims(dims)
         super().__init__(**kwargs)
         check_sides(length, minmax)
         self.length,self.minmax,self.uniform = length,minmax,uniform
 
     def draw(self, x, b):
         "A box for each sample, and the share of pixels outside of it"
-        b.size = spatial(x)
-        b.boxes = draw_cut(b.n_lam, b.size, b.alpha, self.length, self.minmax, self.uniform, self.dedup, x.device, b.generator)
-        b.lam = box_lam(b.boxes, b.size)
+        grid,size = b.cut.grid,b.cut.size
+        boxes = draw_cut(b.n_lam, grid, b.alpha, self.length, self.minmax, self.uniform, self.dedup, x.device, b.generator)
+        b.boxes = b.cut.scaled(boxes, size, grid)
+        b.lam = box_lam(b.boxes, size)
+
+    def _paste(self, x, b, dims): return paste(x, b.perm, b.cut.scaled(b.boxes, [x.shape[d] for d in dims]), dims)
 
     def mix(self, x, b):
         "The partner inside of the box, `x` outside"
-        if spatial(x)!=b.size: raise ValueError(
-            f"Expected inputs with sizes {b.size} to cut, but got {tuple(x.shape)}: name the inputs to mix in CutMix(inputs=...)")
-        return paste(x, b.perm, b.boxes)
+        return self._paste(x, b, b.cut.input_dims(x))
 
     def mix_mask(self, y, b):
         "A mask, cut like its image"
-        return paste(y, b.perm, b.boxes)
+        return self._paste(y, b, b.cut.mask_dims(y))
 
 # %% ../nbs/14_callback.ipynb #f1b5b97a
 @patch

@@ -12,7 +12,6 @@ __all__ = ['MixChoice', 'Plain', 'PerSample']
 # %% ../nbs/19_choice.ipynb #a2f800b8
 import itertools, torch
 from copy import copy
-from .mix import spatial
 from .mixed import plan_targets
 from .mixer import Mixer
 from .nested import leaves, rebuild
@@ -89,9 +88,9 @@ class PerSample(Mixer):
         if odd: raise ValueError(f"Expected mixers with the same {odd[0]} for per_sample=True, but got {some}")
         self.mixers,self.weights = [Plain() if m is None else m for m in mixers],weights
         self._mixes_index = all(m._mixes_index or isinstance(m, Plain) for m in self.mixers)
-        masks = {m.masks for m in some if m._pastes}
-        if len(masks)>1: raise ValueError(f"Expected mixers with the same masks for per_sample=True, but got {some}")
-        self.masks = next(iter(masks), None)
+        cuts = {(m.masks,getattr(m, 'dims', None)) for m in some if m._pastes}
+        if len(cuts)>1: raise ValueError(f"Expected mixers with the same masks and dims for per_sample=True, but got {some}")
+        self.masks,self.dims = next(iter(cuts), (None,None))
 
     _pastes = property(lambda self: any(m._pastes for m in self.mixers))
 
@@ -114,7 +113,7 @@ class PerSample(Mixer):
 
     def _plans(self, fit, learn, b, x):
         ys = leaves(b.yb)
-        b.masks = fit.find_masks(ys, spatial(x), self) if self._pastes else []
+        b.masks = fit.find_masks(b, x, self) if self._pastes else []
         return plan_targets(ys, b.n, b.loss_func, self.stack_y)
 
     def _mix_targets(self, b):

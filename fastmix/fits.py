@@ -18,7 +18,7 @@ from fastai.callback.rnn import RNNCallback
 from fastai.torch_core import num_distrib, rank_distrib
 from .hooks import unwrap
 from .nested import has_samples, is_float, is_index, kind_of, leaves, named_leaves, rebuild
-from .mixed import check_mask, doubts, lies_over, union_mask
+from .mixed import Cut, check_mask, doubts, layout_doubts, union_mask
 from .places import goes_round, index_place, input_name, why_no_index_place
 from .proof import Proof
 from .rows import is_binary, token_dim
@@ -191,24 +191,43 @@ def mix_inputs(self:Fit,
     if new: b.xb = rebuild(b.xb, [new.get(i, o) for i,o in enumerate(ts)])
 
 # %% ../nbs/11_fits.ipynb #1c3df63b
+def _named_masks(masks, ys, cut):
+    for k in masks:
+        if not -len(ys)<=k<len(ys) or not cut.mask_dims(ys[k]): raise ValueError(f"Expected mask {k} with the sizes {cut.size} of the input, "
+            f"but got {kind_of(ys[k]) if -len(ys)<=k<len(ys) else f'{len(ys)} targets'}")
+    return [k%len(ys) for k in masks]
+
 @patch
 def find_masks(self:Fit,
-    ys, # Targets
-    size, # Sizes of the dimensions that are cut
+    b, # A `MixedBatch` with its `parts`; gets its `cut`
+    x, # The input that sizes refer to
     mixer # A `Mixer` that pastes
 )->list: # Indices of the targets that are pasted
-    "Which targets are masks over the input"
-    fits = [k for k,y in enumerate(ys) if isinstance(y, torch.Tensor) and lies_over(y, size)]
-    if mixer.masks is not None:
-        for k in mixer.masks:
-            if k not in fits: raise ValueError(f"Expected mask {k} with the sizes {tuple(size)} of the input, but got "
-                f"{kind_of(ys[k]) if k<len(ys) else f'{len(ys)} targets'}")
-        return list(mixer.masks)
+    "Find out what of a batch is cut, and which targets are masks over the input"
+    ys,ts,dims = leaves(b.yb),leaves(b.xb),getattr(mixer, 'dims', None)
+    b.cut = cut = Cut(x, dims, hasattr(mixer, 'dims'))
+    self.say('layout', dims is None and hasattr(mixer, 'dims') and (why := layout_doubts(x)) and f"{type(mixer).__name__} {why}")
+    res = self._likely_masks(ys, cut, mixer) if mixer.masks is None else _named_masks(mixer.masks, ys, cut)
+    inputs = [ts[i] for i in b.parts.direct if i not in self.masks and cut.cuts(ts[i])]
+    cut.set_grid([(t,cut.input_dims(t)) for t in inputs] + [(ys[k],cut.mask_dims(ys[k])) for k in res])
+    return res
+
+@patch
+def _likely_masks(self:Fit, ys, cut, mixer):
+    "The targets that are masks by their shapes; what may be a coincidence is said once"
+    res,D,who = [],len(cut.size),type(mixer).__name__
     for k,y in enumerate(ys):
-        if k not in fits: check_mask(y, size)
-        elif len(size)==1: self.say('1-D', f"{type(mixer).__name__} takes target {k}, {kind_of(y)}, for a label of each of the {size[0]} steps "
-            f"of the input, and pastes it: say masks={k} if it is, and masks=() if it is not")
-    return fits
+        if not isinstance(y, torch.Tensor): continue
+        if cut.lies_over(y):
+            res.append(k)
+            if D==1: self.say('1-D', f"{who} takes target {k}, {kind_of(y)}, for a label of each of the {cut.size[0]} steps "
+                f"of the input, and pastes it: say masks={k} if it is, and masks=() if it is not")
+        elif D>1 and y.ndim>D+is_float(y) and cut.mask_dims(y):
+            res.append(k)
+            self.say('proportion', f"{who} takes target {k}, {kind_of(y)}, for a mask of an input of the sizes {cut.size} at another "
+                f"resolution, and pastes it in proportion: name the masks, as in masks={tuple(range(len(ys)))}, if it is, and masks=() if it is not")
+        else: check_mask(y, cut.size)
+    return res
 
 @patch
 def check_targets(self:Fit, b, pred, mixer):
@@ -217,5 +236,17 @@ def check_targets(self:Fit, b, pred, mixer):
         if plan!='interpolate' or 'doubts' in self.said: continue
         if y.device.type=='cpu' or 'looked' not in self.said:
             why = doubts(y, pred, mixer._pastes, b.loss_func)
+            self.say('doubts', why and f"{type(mixer).__name__} interpolates these targets, but {why}")
+    self.said.add('looked')
+
+
+# %% ../nbs/11_fits.ipynb #c07d0101
+@patch
+def check_targets(self:Fit, b, pred, mixer):
+    "Say once that a target may be no quantity; on a GPU, where this waits, of the first batch only"
+    for y,plan in zip(leaves(b.plain[1]),b.plans):
+        if plan!='interpolate' or 'doubts' in self.said: continue
+        if y.device.type=='cpu' or 'looked' not in self.said:
+            why = doubts(y, pred, mixer._pastes)
             self.say('doubts', why and f"{type(mixer).__name__} interpolates these targets, but {why}")
     self.said.add('looked')

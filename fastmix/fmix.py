@@ -10,11 +10,11 @@ Docs: https://fastmix.github.io/fastmix/fmix.html.md"""
 __all__ = ['fourier_masks', 'FMix']
 
 # %% ../nbs/15_fmix.ipynb #76e24f50
-import torch
+import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.learner import Learner
-from .mix import spatial, take
+from .mix import check_dims, take
 from .mixer import Mixer
 from .settings import check_masks
 
@@ -36,6 +36,10 @@ def fourier_masks(
     return (rank < (lam*field.shape[1]).round()[:,None]).view(n, 1, *size)
 
 # %% ../nbs/15_fmix.ipynb #e30adab2
+def _resized(mask, size):
+    "Masks at another resolution; exact where they are of one value within the larger pixels"
+    return mask if tuple(mask.shape[2:])==tuple(size) else F.interpolate(mask.float(), tuple(size), mode='nearest-exact').bool()
+
 @delegates()
 class FMix(Mixer):
     "Paste regions of a partner with random smooth outlines, as in [FMix](https://arxiv.org/abs/2002.12047)"
@@ -44,10 +48,11 @@ class FMix(Mixer):
         *,
         decay:float=3., # Larger gives larger, smoother regions; 3 in the paper
         dedup:bool=False, # Let each sample keep at least half of its pixels?
+        dims=None, # Dimensions of the input to cut, an int or a tuple of up to 3 ints, the others whole; by default all behind the channels
         masks=None, # Which targets are masks and pasted too, as indices; by default those with the sizes of the input; `()`: none
         **kwargs
     ):
-        self.alpha,self.dedup,self.masks = alpha,dedup,check_masks(masks)
+        self.alpha,self.dedup,self.masks,self.dims = alpha,dedup,check_masks(masks),check_dims(dims)
         super().__init__(**kwargs)
         if not 0<=decay<float('inf'): raise ValueError(f"Expected decay of 0 or more, but got {decay}")
         self.decay = decay
@@ -55,15 +60,21 @@ class FMix(Mixer):
     def draw(self, x, b):
         "A mask for each sample, and the exact share that it keeps"
         super().draw(x, b)
-        b.mask = fourier_masks(spatial(x), b.lam, self.decay, b.generator)
+        b.mask = _resized(fourier_masks(b.cut.grid, b.lam, self.decay, b.generator), b.cut.size)
         b.lam = b.mask.float().flatten(1).mean(1)
+
+    def _choose(self, x, b, dims):
+        mask = _resized(b.mask, [x.shape[d] for d in dims])
+        shape = [x.shape[d] if d in dims else 1 for d in range(1, x.ndim)]
+        return torch.where(mask.view(len(mask), *shape), x, take(x, b.perm))
 
     def mix(self, x, b):
         "`x` where the mask is, the partner elsewhere"
-        size = b.mask.shape[2:]
-        if x.shape[-len(size):]!=size: raise ValueError(f"Expected inputs with sizes {tuple(size)} to cut, but got shape {tuple(x.shape)}")
-        return torch.where(b.mask.view(len(b.mask), *[1]*(x.ndim-1-len(size)), *size), x, take(x, b.perm))
-    mix_mask = mix
+        return self._choose(x, b, b.cut.input_dims(x))
+
+    def mix_mask(self, y, b):
+        "A mask, cut like its image"
+        return self._choose(y, b, b.cut.mask_dims(y))
 
 @patch
 @delegates(FMix)

@@ -23,7 +23,7 @@ from fastai.learner import CastToTensor, Learner
 from .draw import check_alpha, draw_lam
 from .fits import Fit, input_parts
 from .hooks import PlaceHooks, at_fit_exit, is_compiled
-from .mix import mixup_batch, spatial
+from .mix import mixup_batch
 from .mixed import MixedBatch, check_boxes, draw_partners, n_lams, plan_targets
 from .nested import check_containers, leaves
 from .settings import after_fastai, check_flag, check_names, check_ours, check_schedule, check_share, check_stacked, short_repr
@@ -104,7 +104,7 @@ def mixed_batch(self:Mixer,
     check_boxes(learn)
     pct = getattr(learn, 'pct_train', 0.)
     b = MixedBatch(learn.xb, learn.yb, learn.loss_func, pct, self._alpha_now(pct), fit.generator, fit.cpu_generator, fit.hooks)
-    parts = self._parts(b)
+    b.parts = parts = self._parts(b)
     if self.stack_x: check_stacked(learn.model, len(b.xb))
     elif b.n>1 and not fit.tried: self._try_model(fit, learn, b, parts)
     fit.tried = fit.tried or b.n>1
@@ -164,14 +164,14 @@ def _mix_inputs(self:Mixer, fit, b, parts):
 @patch
 def _mix_part(self:Mixer, x, b):
     "One input mixed; what has no dimensions to cut is interpolated instead"
-    return mixup_batch(x, lam=b.lam, perm=b.perm)[0] if self._pastes and x.ndim<3 else self.mix(x, b)
+    return mixup_batch(x, lam=b.lam, perm=b.perm)[0] if self._pastes and not b.cut.cuts(x) else self.mix(x, b)
 
 # %% ../nbs/13_mixer.ipynb #152500f7
 @patch
 def _plans(self:Mixer, fit, learn, b, x):
     "How each target is mixed"
     ys = leaves(b.yb)
-    return plan_targets(ys, b.n, b.loss_func, self.stack_y, fit.find_masks(ys, spatial(x), self) if self._pastes else ())
+    return plan_targets(ys, b.n, b.loss_func, self.stack_y, fit.find_masks(b, x, self) if self._pastes else ())
 
 @patch
 def _mix_targets(self:Mixer, b): b.mix_targets(partial(self.mix_mask, b=b))

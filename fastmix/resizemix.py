@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.learner import Learner
 from .draw import box_lam
-from .mix import box_mask, draw_cut, spatial, take
+from .mix import box_mask, check_dims, draw_cut, take
 from .mixer import Mixer
 from .settings import check_masks
 
@@ -52,31 +52,40 @@ class ResizeMix(Mixer):
         *,
         lo:float=0.1, # Smallest side of a pasted image, as a share of the image's side, in (0, 1]; 0.1 in the paper
         hi:float=0.8, # Largest side, likewise; 0.8 in the paper
+        dims=None, # Dimensions of the input to resize, a tuple of 2 or 3 ints, the others whole; by default all behind the channels
         masks=None, # Which targets are masks and pasted too, as indices; by default those with the sizes of the input; `()`: none
         **kwargs
     ):
-        self.masks = check_masks(masks)
+        self.masks,self.dims = check_masks(masks),check_dims(dims)
         super().__init__(**kwargs)
         if not 0<lo<=hi<=1: raise ValueError(f"Expected 0 < lo <= hi <= 1, as shares of the image's sides, but got {lo=}, {hi=}")
         self.lo,self.hi = lo,hi
 
     def draw(self, x, b):
         "A box for each sample, and the share of pixels outside of it"
-        b.size = spatial(x)
-        if len(b.size)==1: raise ValueError(f"Expected images or volumes for ResizeMix, but got shape {tuple(x.shape)}")
-        b.boxes = draw_cut(b.n_lam, b.size, minmax=(self.lo,self.hi), device=x.device, generator=b.generator)
-        b.lam = box_lam(b.boxes, b.size)
+        grid,size = b.cut.grid,b.cut.size
+        if len(size) not in (2,3): raise ValueError(f"Expected images or volumes for ResizeMix, 2 or 3 dimensions to resize, but got {len(size)} "
+            f"of shape {tuple(x.shape)}")
+        boxes = draw_cut(b.n_lam, grid, minmax=(self.lo,self.hi), device=x.device, generator=b.generator)
+        b.boxes = b.cut.scaled(boxes, size, grid)
+        b.lam = box_lam(b.boxes, size)
+
+    def _paste(self, x, b, dims, mode='bilinear'):
+        "Shrink and paste along `dims`; what lies along the other dimensions is treated as channels"
+        last = tuple(range(-len(dims), 0))
+        moved = x.movedim(dims, last)
+        planes = moved.reshape(len(x), -1, *moved.shape[-len(dims):])
+        res = paste_shrunk(planes, take(planes, b.perm), b.cut.scaled(b.boxes, planes.shape[2:]), mode)
+        return res.reshape(moved.shape).movedim(last, dims)
 
     def mix(self, x, b):
         "The whole partner, smaller, inside of the box; `x` outside"
-        return paste_shrunk(x, take(x, b.perm), b.boxes)
+        return self._paste(x, b, b.cut.input_dims(x))
 
     def mix_mask(self, y, b):
         "A mask, shrunk and pasted like its image: by nearest neighbour if it holds classes, and interpolated if it holds floats"
-        y4 = y.unsqueeze(1) if y.ndim==b.boxes.shape[1]+1 else y
-        mode = 'bilinear' if y.is_floating_point() else 'nearest'
-        o = y4 if y.is_floating_point() else y4.float()
-        return paste_shrunk(o, take(o, b.perm), b.boxes, mode).to(y.dtype).view(y.shape)
+        dims = b.cut.mask_dims(y)
+        return self._paste(y, b, dims) if y.is_floating_point() else self._paste(y.float(), b, dims, 'nearest').to(y.dtype)
 
 @patch
 @delegates(ResizeMix)

@@ -1,0 +1,445 @@
+"What else people mix, each against a slow oracle that knows only the plain batch and what was drawn for it"
+import warnings, pytest, torch, torch.nn.functional as F
+from torch import nn
+from fastai.basics import Callback, DataLoaders, Learner
+from fastai.callback.training import GradientAccumulation
+import fastmix.all as fm
+from helpers import fit
+
+def loaders(x, y, bs=8):
+    "The same batches for training and validation; `x` and `y` are Tensors or tuples of them"
+    xs,ys = (o if isinstance(o, tuple) else (o,) for o in (x,y))
+    dls = DataLoaders.from_dsets(*[list(zip(*xs, *ys))]*2, bs=bs, device='cpu', num_workers=0, shuffle=(False,False))
+    dls.n_inp = len(xs)
+    return dls
+
+class Watch(Callback):
+    "Keep each training batch: plain inputs and targets, what the model was given, and what was drawn"
+    order,run_valid = -5,False
+    def __init__(self): self.seen,self.losses = [],[]
+    def before_batch(self): self.plain = self.xb,self.yb
+    def after_pred(self): self.given = self.xb,self.yb
+    def after_loss(self):
+        m = self.learn.mixer
+        boxes = None if m.boxes is None else m.boxes.expand(len(m.perm), -1, -1).tolist()
+        lam = m.lam.expand(len(m.perm)) if m.lam is not None else None
+        self.losses.append(self.learn.loss.item())
+        self.seen.append((*self.plain, *self.given, self.learn.pred, m.perm, lam, boxes))
+
+def watched(x, y, mixer, model, loss_func, *cbs, n=1, said=None, **kw):
+    "All training batches of a fit; `said` gathers its warnings"
+    learn,w = Learner(loaders(x, y), model, loss_func=loss_func, cbs=[mixer,*cbs], **kw),Watch()
+    learn.recorder.train_metrics = True
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter('always')
+        fit(learn, n, lr=1e-2, cbs=w)
+    if said is not None: said += [str(o.message) for o in warned]
+    learn.losses = w.losses
+    return learn,w.seen
+
+# Accuracy
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a,self.b = nn.Linear(6,3),nn.Linear(6,8)
+    def forward(self, x): return dict(a=self.a(x), b=self.b(x).view(-1,2,4)) # classes of `b` in dimension 1
+
+def heads_loss(pred, y): return F.cross_entropy(pred['a'], y['a']) + F.cross_entropy(pred['b'], y['b'], ignore_index=-1)
+
+@pytest.mark.parametrize('accumulate', (False,True))
+@pytest.mark.parametrize('mixer', (fm.MixUp(4.),fm.MixUp(4., p=.5),fm.MixChoice(fm.MixUp(1.), None)))
+def test_accuracy_of_heads_counts_each_share(mixer, accumulate):
+    x = torch.randn(64, 6)
+    y = [dict(a=a, b=b) for a,b in zip(torch.randint(0,3,(64,)), torch.randint(-1,2,(64,4)))]
+    dls = DataLoaders.from_dsets(*[list(zip(x,y))]*2, bs=8, device='cpu', num_workers=0, shuffle=(False,False))
+    metrics = [fm.MixAccuracy(target='a'),fm.MixAccuracy(axis=1, target='b', ignore_index=-1)]
+    learn,w = Learner(dls, Heads(), loss_func=heads_loss, cbs=[mixer] + [GradientAccumulation(24)]*accumulate, metrics=metrics),Watch()
+    learn.recorder.train_metrics = True
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        fit(learn, 1, lr=1e-2, cbs=w)
+    right,count = dict(a=0.,b=0.),dict(a=0.,b=0.)
+    for _,(y,),_,_,pred,perm,lam,_ in w.seen:
+        for i in range(8):
+            share = 1. if lam is None else lam[i].item()
+            parts = [(i,share)] + ([] if lam is None else [(perm[i].item(),1-share)])
+            for j,s in parts:
+                right['a'] += s*(pred['a'][i].argmax()==y['a'][j]).item()
+                count['a'] += s
+                for t in range(4):
+                    if y['b'][j,t]==-1: continue
+                    right['b'] += s*(pred['b'][i,:,t].argmax()==y['b'][j,t]).item()
+                    count['b'] += s
+    names,got = learn.recorder.metric_names[1:],learn.recorder.values[-1]
+    for k in 'ab': assert got[names.index(f'train_mix_accuracy_{k}')]==pytest.approx(right[k]/count[k], abs=1e-4)
+
+@pytest.mark.parametrize('y,n_out,word', ((torch.randn(16,1),1,'counts classes'), (torch.rand(16,3),3,'counts classes'),
+    (torch.randint(0,2,(16,3)),3,'accuracy_multi'), (torch.rand(16,3)>.5,3,'accuracy_multi'), (torch.randint(0,2,(16,)),1,'single score')))
+def test_accuracy_of_what_has_no_classes_is_refused(y, n_out, word):
+    with pytest.raises((TypeError,ValueError), match=word):
+        watched(torch.randn(16,4), y, fm.MixUp(per_sample=False), nn.Linear(4,n_out), lambda p,t: p.sum(), metrics=fm.MixAccuracy())
+
+def test_accuracy_of_the_second_of_two_targets():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a,self.b = nn.Linear(4,1),nn.Linear(4,3)
+        def forward(self, x): return self.a(x),self.b(x)
+    value,group = torch.randn(16,1),torch.randint(0,3,(16,))
+    learn,seen = watched(torch.randn(16,4), (value,group), fm.MixUp(4., per_sample=False), Two(),
+        lambda p,v,c: F.mse_loss(p[0], v) + F.cross_entropy(p[1], c), metrics=fm.MixAccuracy(target=1))
+    hits = [l*(p.argmax()==c).item() + (1-l)*(p.argmax()==y[1][j]).item() for _,y,_,_,pred,perm,lam,_ in seen
+        for l,p,c,j in zip(lam.tolist(), pred[1], y[1], perm)]
+    assert learn.recorder.values[-1][1]==pytest.approx(sum(hits)/len(hits), abs=1e-5)
+    with pytest.raises(TypeError, match='counts classes'):
+        watched(torch.randn(16,4), (value,group), fm.MixUp(per_sample=False), Two(), lambda p,v,c: p[0].sum(), metrics=fm.MixAccuracy())
+
+# Dimensions that are cut
+
+DIMS = [ # shape of a batch of 8, dims
+    ((3,4,6,6),(-2,-1)), ((4,3,6,6),(-2,-1)), ((3,4,6,6),(2,3,4)), ((4,3,6,6),(1,3,4)), ((3,4,6,6),2), ((1,6,9),-1), ((1,6,9),-2), ((1,6,9),(2,3)),
+    ((9,5),1), ((9,5),2), ((9,),1), ((2,3,4,5,6),(-2,-1))]
+
+def positive(dims, ndim): return sorted(d%ndim for d in ((dims,) if isinstance(dims, int) else dims))
+
+def inside_box(shape, dims, box):
+    "Bool of this shape: is this entry of a sample in the box? An index at a time"
+    res = torch.zeros(shape, dtype=torch.bool)
+    for at in torch.cartesian_prod(*map(torch.arange, shape)).view(-1, len(shape)).tolist():
+        res[tuple(at)] = all(lo<=at[d-1]<hi for d,(lo,hi) in zip(dims,box))
+    return res
+
+@pytest.mark.parametrize('shape,dims', DIMS)
+@pytest.mark.parametrize('kw', ({}, dict(length=.5), dict(per_sample=False)))
+def test_a_cut_along_dims_is_that_of_its_definition(shape, dims, kw):
+    x,y = torch.randn(16, *shape),torch.randint(0,3,(16,))
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    model(x)
+    learn,seen = watched(x, y, fm.CutMix(dims=dims, masks=(), **kw), model, nn.CrossEntropyLoss())
+    for loss,((x0,),(y0,),(xm,),_,pred,perm,lam,boxes) in zip(learn.losses,seen):
+        own,other = (F.cross_entropy(pred, t, reduction='none') for t in (y0,y0[perm]))
+        assert loss==pytest.approx((lam*own + (1-lam)*other).mean().item(), abs=1e-5)
+        for i,j in enumerate(perm.tolist()):
+            inside = inside_box(shape, positive(dims, len(shape)+1), boxes[i])
+            assert torch.equal(xm[i], torch.where(inside, x0[j], x0[i]))
+            assert lam[i].item()==pytest.approx(1-inside.float().mean().item(), abs=1e-6)
+
+@pytest.mark.parametrize('mixer', (fm.FMix,fm.ResizeMix))
+@pytest.mark.parametrize('shape,dims', [o for o in DIMS if not isinstance(o[1], int) or o[1]==-1])
+def test_other_layouts_are_cut_like_the_usual_one(mixer, shape, dims):
+    "The same draws for the same sizes, the other dimensions one by one"
+    if mixer is fm.ResizeMix and isinstance(dims, int):
+        with pytest.raises(ValueError, match='2 or 3 dimensions'):
+            watched(torch.randn(8,*shape), torch.zeros(8).long(), mixer(dims=dims), nn.LazyLinear(3), nn.CrossEntropyLoss())
+        return
+    x,y = torch.randn(16, *shape),torch.randint(0,3,(16,))
+    ds = positive(dims, x.ndim)
+    last = tuple(range(-len(ds), 0))
+    kw = {} if mixer is fm.ResizeMix else dict(alpha=1.)
+    def run(x, **more):
+        model = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+        model(x)
+        return watched(x, y, mixer(generator=torch.Generator().manual_seed(3), masks=(), **kw, **more), model, nn.CrossEntropyLoss())[1]
+    usual = x.movedim(ds, last).reshape(16, -1, *[x.shape[d] for d in ds])
+    for (_,_,(got,),_,_,p,lam,_),(_,_,(want,),_,_,q,lam1,_) in zip(run(x, dims=dims), run(usual)):
+        assert torch.equal(p, q) and torch.equal(lam, lam1)
+        torch.testing.assert_close(got.movedim(ds, last).reshape(want.shape), want)
+
+class Steps(nn.Module):
+    "Predictions for each step of features `(B,T,F)`: as `(B,T)` or `(B,K,T)` or `(B,T,K)`"
+    def __init__(self, shape):
+        super().__init__()
+        self.net,self.shape = nn.Linear(5,min(shape) if len(shape)>1 else 1),shape
+    def forward(self, x):
+        p = self.net(x)
+        return p[...,0] if len(self.shape)==1 else p if self.shape[0]==9 else p.transpose(1,2)
+
+@pytest.mark.parametrize('shape', ((9,),(2,9),(9,2)))
+@pytest.mark.parametrize('dtype', (torch.float32,torch.bool,torch.int64))
+@pytest.mark.parametrize('mixer', (fm.CutMix,fm.FMix))
+def test_targets_along_the_cut_are_pasted(shape, dtype, mixer):
+    x = torch.randn(16, 9, 5)
+    y = (torch.randn(16, *shape)*3).to(dtype)
+    _,seen = watched(x, y, mixer(dims=1, masks=0), Steps(shape), lambda p,t: F.mse_loss(p, t.float()))
+    t = shape.index(9)
+    for (x0,),(y0,),(xm,),(ym,),pred,perm,lam,_ in seen:
+        for i,j in enumerate(perm.tolist()):
+            for step in range(9):
+                own,other = (torch.equal(xm[i,step], x0[k,step]) for k in (i,j))
+                assert own!=other or torch.equal(x0[i,step], x0[j,step])
+                at = (slice(None),)*t+(step,)
+                assert torch.equal(ym[i][at], y0[i if own else j][at])
+
+def test_targets_beside_the_cut_are_weighed_by_the_share():
+    "Of a label a clip and a value a step only the latter is pasted"
+    x,y,z = torch.randn(16, 9, 5),torch.randint(0,3,(16,)),torch.randn(16,9)
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a,self.b = nn.Linear(5,3),nn.Linear(5,1)
+        def forward(self, x): return self.a(x.mean(1)),self.b(x)[...,0]
+    def loss(p, y, z): return F.cross_entropy(p[0], y) + F.mse_loss(p[1], z)
+    said = []
+    learn,seen = watched(x, (y,z), fm.CutMix(dims=1, per_sample=False), Both(), loss, said=said)
+    assert sum('takes target 1' in o for o in said)==1
+    losses = []
+    for (x0,),(y0,z0),(xm,),_,pred,perm,lam,boxes in seen:
+        lo,hi = boxes[0][0]
+        zm = torch.stack([torch.cat([z0[i,:lo],z0[j,lo:hi],z0[i,hi:]]) for i,j in enumerate(perm.tolist())])
+        l = 1-(hi-lo)/9
+        assert torch.equal(xm[:,lo:hi], x0[perm][:,lo:hi])
+        losses.append((l*loss(pred, y0, zm) + (1-l)*loss(pred, y0[perm], zm)).item())
+    assert learn.losses==pytest.approx(losses, abs=1e-5)
+
+@pytest.mark.parametrize('shape,word', (((4,3,6,6),'dims=\\(-2,-1\\)'), ((3,4,6,6),'dims=\\(-2,-1\\)'), ((6,6,3),'dims=\\(1,2\\)'), ((9,4),'dims=1')))
+@pytest.mark.parametrize('mixer', (fm.CutMix,fm.FMix))
+def test_a_layout_that_can_be_read_in_two_ways_is_said_once(shape, word, mixer):
+    import re
+    x,y = torch.randn(16, *shape),torch.randint(0,3,(16,))
+    default = 2 if len(shape)==2 else tuple(range(2, len(shape)+1))
+    for dims,n in ((None,1),(default,0)):
+        said = []
+        watched(x, y, mixer(dims=dims, masks=()), nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 3)), nn.CrossEntropyLoss(), n=2, said=said)
+        assert sum(bool(re.search(word, o)) for o in said)==n
+
+@pytest.mark.parametrize('dims,error', ((0,ValueError), ((2,2),ValueError), (5,ValueError), ('2',TypeError), (True,TypeError), ((),TypeError)))
+def test_wrong_dims_are_refused(dims, error):
+    with pytest.raises(error, match='dims'):
+        watched(torch.randn(8,3,4,4), torch.zeros(8).long(), fm.CutMix(dims=dims), nn.Linear(4,3), nn.CrossEntropyLoss())
+
+# Unlike inputs under a mixer that pastes
+
+class Several(nn.Module):
+    "A prediction from an image, numbers, a category and tokens"
+    def __init__(self, n_image):
+        super().__init__()
+        self.image,self.numbers,self.cat,self.words = nn.Linear(n_image,3),nn.Linear(4,3),nn.Embedding(5,3),nn.Embedding(7,3)
+    def forward(self, image, numbers, cat, words):
+        return self.image(image.flatten(1)) + self.numbers(numbers) + self.cat(cat) + self.words(words).mean(1)
+
+@pytest.mark.parametrize('mixer', (fm.CutMix,fm.FMix,fm.ResizeMix))
+@pytest.mark.parametrize('order', ('first','last'))
+def test_the_image_is_cut_and_all_else_is_mixed_by_its_share(mixer, order):
+    x = torch.randn(16,2,6,6),torch.randn(16,4),torch.randint(0,5,(16,)),torch.randint(0,7,(16,5))
+    y,several = torch.randint(0,3,(16,)),Several(72)
+    class Back(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = several
+        def forward(self, *xs): return self.net(*(xs if order=='first' else xs[::-1]))
+    learn,_ = watched(x if order=='first' else x[::-1], y, mixer(), Back(), nn.CrossEntropyLoss())
+    m = several
+    # a second fit at learning rate 0, so that predictions can be computed again
+    w = Watch()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        fit(learn, 1, lr=0., cbs=w)
+    for loss,(xs,(y0,),given,_,pred,perm,lam,_) in zip(w.losses,w.seen):
+        if order=='last': xs,given = xs[::-1],given[::-1]
+        image,numbers,cat,words = xs
+        for i,j in enumerate(perm.tolist()):
+            l = lam[i]
+            torch.testing.assert_close(given[1][i], l*numbers[i] + (1-l)*numbers[j])
+            if mixer is not fm.ResizeMix:
+                kept = given[0][i]==image[i]
+                assert torch.equal(given[0][i][~kept], image[j][~kept]) and kept.float().mean().item()==pytest.approx(l.item(), abs=1e-6)
+            def rest(k): return m.cat(cat[k]) + m.words(words[k]).mean(0)
+            want = m.image(given[0][i].flatten()) + m.numbers(given[1][i]) + l*rest(i) + (1-l)*rest(j)
+            torch.testing.assert_close(pred[i], want, atol=1e-4, rtol=1e-4)
+        assert torch.equal(given[2], cat) and torch.equal(given[3], words)
+        own,other = (F.cross_entropy(pred, t, reduction='none') for t in (y0,y0[perm]))
+        assert loss==pytest.approx((lam*own + (1-lam)*other).mean().item(), abs=1e-5)
+
+def blown_up(o, size):
+    "Each pixel of `(B,C,h,w)` as a block"
+    k,l = size[0]//o.shape[-2],size[1]//o.shape[-1]
+    return torch.stack([torch.stack([o[...,i//k,j//l] for j in range(size[1])], -1) for i in range(size[0])], -2)
+
+@pytest.mark.parametrize('mixer', (fm.CutMix,fm.FMix))
+@pytest.mark.parametrize('sizes', (((16,8),(8,4)), ((8,4),(16,8)), ((8,8),(16,4)), ((16,16),(8,8),(32,32),(4,4))))
+def test_levels_of_a_pyramid_are_cut_in_proportion(mixer, sizes):
+    finest = tuple(max(s) for s in zip(*sizes))
+    base = torch.randn(16,1,*(min(s) for s in zip(*sizes)))
+    xs,y = tuple(blown_up(base, s) for s in sizes),torch.randint(0,3,(16,))
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.nets = nn.ModuleList(nn.Linear(h*w,3) for h,w in sizes)
+        def forward(self, *xs): return sum(net(x.flatten(1)) for net,x in zip(self.nets,xs))
+    _,seen = watched(xs, y, mixer(alpha=4.), Sum(), nn.CrossEntropyLoss())
+    for x0,_,xm,_,_,perm,lam,_ in seen:
+        for i,j in enumerate(perm.tolist()):
+            assert torch.unique((blown_up(xm[0][i:i+1], finest)-blown_up(xm[-1][i:i+1], finest))).tolist()==[0.]
+            for a,b in zip(x0,xm):
+                kept = b[i]==a[i]
+                assert torch.equal(b[i][~kept], a[j][~kept]) and kept.float().mean().item()==pytest.approx(lam[i].item(), abs=1e-6)
+
+class Deep(nn.Module):
+    "Predictions at three resolutions"
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Conv2d(1,3,1)
+    def forward(self, x): return [self.net(F.avg_pool2d(x, k)) for k in (1,2,4)]
+
+@pytest.mark.parametrize('dtype', (torch.int64,torch.float32))
+@pytest.mark.parametrize('masks,n', ((None,1),((0,1,2),0)))
+def test_masks_of_deep_supervision_are_cut_in_proportion(dtype, masks, n):
+    fine = torch.randint(0,3,(16,2,2)).repeat_interleave(4,1).repeat_interleave(4,2)
+    shape = (lambda t: t[:,None].to(dtype)) if dtype is torch.float32 else (lambda t: t)
+    ys = tuple(shape(fine[:,::k,::k]) for k in (1,2,4))
+    x,said = fine[:,None].float(),[]
+    def loss(preds, *ys): return sum(F.cross_entropy(p, t.view(len(t), *t.shape[-2:]).long()) for p,t in zip(preds,ys))
+    learn,seen = watched(x, ys, fm.CutMix(4., masks=masks), Deep(), loss, said=said)
+    assert sum('in proportion' in o for o in said)==n
+    assert not any('lambda' in o for o in said) # nothing is paired
+    for value,((x0,),y0,(xm,),ym,pred,perm,lam,_) in zip(learn.losses,seen):
+        for k,t in zip((1,2,4),ym): assert torch.equal(t.view(8, *t.shape[-2:]).float(), xm[:,0,::k,::k])
+        assert (xm!=x0).any() and value==pytest.approx(loss(pred, *ym).item(), abs=1e-5)
+
+@pytest.mark.parametrize('other,word', ((torch.randn(8,1,6,6),'multiples or whole fractions'), (torch.randn(8,3,8),'multiples or whole fractions'),
+    (torch.randn(8,4,1,1),'multiples or whole fractions')))
+def test_inputs_that_are_not_in_proportion_are_refused(other, word):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(64,3)
+        def forward(self, a, b): return self.net(a.flatten(1))+b.flatten(1)[:,:3]
+    with pytest.raises(ValueError, match=word): watched((torch.randn(8,1,8,8),other), torch.zeros(8).long(), fm.CutMix(), Two(), nn.CrossEntropyLoss())
+    watched((torch.randn(8,1,8,8),other), torch.zeros(8).long(), fm.CutMix(inputs=0), Two(), nn.CrossEntropyLoss())
+
+def test_sizes_without_a_common_grid_are_refused():
+    y = torch.zeros(8,4,4).long(),torch.zeros(8,6,6).long()
+    with pytest.raises(ValueError, match='multiples of the smallest'):
+        watched(torch.randn(8,1,12,12), y, fm.CutMix(masks=(0,1)), nn.Conv2d(1,3,1), lambda p,a,b: p.sum())
+
+# Who meets whom
+
+def other_group(groups, generator=None):
+    "As in the recipes: partners of another group, if none has more than half of the samples"
+    order = torch.randperm(len(groups), generator=generator)
+    order = order[groups[order].argsort(stable=True)]
+    return torch.empty_like(order).scatter_(0, order, order.roll(-groups.bincount().max().item()))
+
+@pytest.mark.parametrize('mixer', (fm.MixUp,fm.CutMix,fm.FMix))
+@pytest.mark.parametrize('which,same', (('class',True),('domain',True),('class',False),('domain',False)))
+def test_partners_of_the_same_or_another_group(mixer, which, same):
+    "The second target names the domain; the loss reads the class alone"
+    x,y,d = torch.randn(32,1,6,6),torch.arange(32)%2,torch.arange(32)//2%2
+    k = ('class','domain').index(which)
+    pair = (lambda yb, g: fm.perm_within(yb[k], g)) if same else (lambda yb, g: other_group(yb[k], g))
+    learn,seen = watched(x, (y,d), mixer(4., pair=pair, per_sample=False), nn.Sequential(nn.Flatten(), nn.Linear(36,4)),
+        lambda p, y, d: F.cross_entropy(p, y), n=4)
+    for loss,((x0,),ys,(xm,),_,pred,perm,lam,_) in zip(learn.losses,seen):
+        assert sorted(perm.tolist())==list(range(8))
+        for i,j in enumerate(perm.tolist()):
+            assert (ys[k][i]==ys[k][j]).item() is same
+            assert not same or i!=j or (ys[k]==ys[k][i]).sum()==1
+        want = lam[0]*F.cross_entropy(pred, ys[0]) + (1-lam[0])*F.cross_entropy(pred, ys[0][perm])
+        assert loss==pytest.approx(want.item(), abs=1e-5)
+    assert len({tuple(o[5].tolist()) for o in seen})>8 # drawn anew
+
+@pytest.mark.parametrize('pair', (lambda yb,g: torch.zeros(8).long(), lambda yb,g: torch.arange(7), lambda yb,g: torch.rand(8)))
+def test_what_is_no_pairing_is_refused(pair):
+    with pytest.raises(ValueError, match='each index below 8 once'):
+        watched(torch.randn(8,4), torch.zeros(8).long(), fm.MixUp(pair=pair), nn.Linear(4,3), nn.CrossEntropyLoss())
+
+# No mix, as one of several
+
+def lams(mixer, n_batches=400, bs=8):
+    "Lambda of all samples of many batches `(n_batches, bs)`, 1 where a batch stayed plain"
+    with fm.PlainLoop(mixer, nn.Linear(4,3), nn.CrossEntropyLoss()) as loop:
+        x,y = torch.randn(bs,4),torch.arange(bs)%3
+        bs = [loop(x, y) for _ in range(n_batches)]
+        for b in bs: assert b.lam is not None or torch.equal(b.xb[0], x)
+        return torch.stack([torch.ones(len(x)) if b.lam is None else b.lam.expand(len(x)) for b in bs])
+
+def binomial(n, p): return [torch.distributions.Binomial(n, torch.tensor(p)).log_prob(torch.tensor(float(k))).exp().item() for k in range(n+1)]
+
+def check_share(hits, n, p):
+    "Are `hits` of `n` what a share `p` gives? Wrong once in 100,000 runs"
+    assert abs(hits-n*p)<=4.5*(n*p*(1-p))**.5+1, f'{hits} of {n}, expected {n*p:.0f}'
+
+@pytest.mark.parametrize('weights,p', ((None,.5),((3,1),.25),((1,9),.9),((1,0),0.)))
+def test_a_share_of_batches_stays_plain(weights, p):
+    plain = (lams(fm.MixChoice(fm.MixUp(4.), None, weights=weights))==1).float().mean(1)
+    assert set(plain.tolist())<={0.,1.} # all of a batch or none
+    check_share(plain.sum().item(), 400, p)
+
+@pytest.mark.parametrize('mixers,weights,p', (((fm.MixUp(4.),None),(3,1),.25), ((None,fm.MixUp(4.)),None,.5), ((fm.MixUp(4.),fm.MixUp(8.),None),(1,1,2),.5)))
+def test_a_share_of_samples_stays_plain(mixers, weights, p):
+    "Each sample by itself: the number of plain ones in a batch is binomial, too"
+    plain = (lams(fm.MixChoice(*mixers, weights=weights, per_sample=True))==1).sum(1)
+    check_share(plain.sum().item(), 3200, p)
+    for k,share in enumerate(binomial(8, p)): check_share((plain==k).sum().item(), 400, share)
+
+def test_plain_samples_keep_their_image_and_label():
+    x,y = torch.randn(32,1,6,6),torch.randint(0,3,(32,))
+    _,seen = watched(x, y, fm.MixChoice(fm.CutMix(length=.5), None, per_sample=True), nn.Sequential(nn.Flatten(), nn.Linear(36,3)),
+        nn.CrossEntropyLoss(), n=2)
+    same = torch.cat([(a[0]==b[0]).flatten(1).all(1) for a,_,b,*_ in seen])
+    assert torch.equal(same, torch.cat([o[6]==1 for o in seen])) and 0<same.float().mean()<1
+
+# What is shown
+
+def shown(x, y, mixer, **kw):
+    import matplotlib.pyplot as plt
+    dls = loaders(x, y)
+    dls.n_inp = 1 if isinstance(x, torch.Tensor) else len(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        axs = fm.show_mixed_batch(dls, mixer, n=2, **kw)
+    plt.gcf().canvas.draw()
+    plt.close('all')
+    return axs
+
+@pytest.mark.parametrize('shape,dims,n', (((6,3,8,8),(-2,-1),5), ((3,6,8,8),(-2,-1),5), ((1,3,8,8),(3,4),3), ((2,3,8,8),(3,4),2)))
+def test_a_clip_is_a_strip_of_frames_with_a_box_in_each(shape, dims, n):
+    x = torch.rand(8, *shape)
+    if shape[:2]==(1,3): x,n = torch.rand(8,3,1,8,8),3 # three frames in grey
+    for ax in shown(x, torch.arange(8), fm.CutMix(length=.5, dims=dims)):
+        assert ax.images[0].get_array().shape[:2]==(8, 8*n) and len(ax.patches)==n
+        first = ax.patches[0].get_bbox().extents
+        for k,o in enumerate(ax.patches): assert o.get_bbox().extents.tolist()==[first[0]+8*k,first[1],first[2]+8*k,first[3]]
+
+@pytest.mark.parametrize('dims,whole', ((-1,1), (-2,0)))
+def test_a_spectrogram_shows_a_stretch_of_time_or_a_band(dims, whole):
+    for ax in shown(torch.rand(8,1,16,24), torch.arange(8), fm.CutMix(length=.5, dims=dims)):
+        x0,y0,x1,y1 = ax.patches[0].get_bbox().extents
+        assert (y0,y1)==(-.5,15.5) if whole else (x0,x1)==(-.5,23.5)
+
+@pytest.mark.parametrize('dtype', (torch.bfloat16,torch.float16))
+@pytest.mark.parametrize('mixer', (fm.MixUp(),fm.CutMix(),fm.FMix()))
+@pytest.mark.parametrize('shape', ((3,8,8),(1,20)))
+def test_half_precision_is_shown(dtype, mixer, shape): assert len(shown(torch.rand(8, *shape).to(dtype), torch.arange(8), mixer))==2
+
+def test_float_masks_are_pasted_in_the_picture():
+    x = torch.rand(8,1,8,8)
+    for ax in shown(x, x.clone(), fm.CutMix(length=.5)): # the mask equals its image
+        image,mask = (torch.as_tensor(o.get_array()).view(8,8).float() for o in ax.images[:2])
+        torch.testing.assert_close(image, mask)
+
+def test_labels_of_steps_are_drawn_and_not_written():
+    y = torch.arange(24).expand(8,24)//6
+    for ax in shown(torch.rand(8,1,24), y, fm.CutMix(masks=0)):
+        assert torch.as_tensor(ax.child_axes[0].images[0].get_array())[0].tolist()==y[0].tolist()
+        assert ';' not in ax.get_title()
+
+def test_numbers_come_first_in_a_table():
+    import pandas as pd
+    from fastai.tabular.all import Categorify, TabularDataLoaders
+    df = pd.DataFrame({f'c{i}':list('abcd'*4) for i in range(14)} | {f'x{i}':torch.randn(16).tolist() for i in range(3)} | dict(y=list('ab'*8)))
+    dls = TabularDataLoaders.from_df(df, procs=[Categorify], cat_names=[f'c{i}' for i in range(14)], cont_names=['x0','x1','x2'], y_names='y', bs=8)
+    ax = fm.show_mixed_batch(dls, fm.MixUp(), n=1)[0]
+    cells = ax.tables[0].get_celld()
+    assert [cells[i,0].get_text().get_text() for i in (1,2,3)]==['x0','x1','x2'] and all(cells[i,3].get_text().get_text() for i in (1,2,3))
+
+def test_a_loader_that_can_only_draw_is_shown():
+    class Foreign:
+        n_inp,dataset = 1,[]
+        def __init__(self, dl): self.dl = dl
+        def __iter__(self): return iter(self.dl)
+        def __len__(self): return len(self.dl)
+        def show_batch(self, b=None, max_n=9): raise RuntimeError('it draws by itself')
+    dl = Foreign(loaders(torch.rand(8,3,8,8), torch.arange(8)).train)
+    assert len(fm.show_mixed_batch(DataLoaders(dl, dl), fm.CutMix(), n=2))==2
