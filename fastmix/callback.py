@@ -16,7 +16,7 @@ from fastai.learner import Learner
 from .draw import box_lam
 from .mix import check_sides, draw_cut, mixup_batch, paste, spatial
 from .mixer import Mixer
-from .settings import check_masks
+from .settings import check_flag, check_masks
 
 # %% ../nbs/14_callback.ipynb #b470781c
 @delegates()
@@ -54,6 +54,7 @@ class CutMix(Mixer):
         self.alpha,self.dedup,self.masks = alpha,dedup,check_masks(masks)
         super().__init__(**kwargs)
         check_sides(length, minmax)
+        check_flag('uniform', uniform)
         self.length,self.minmax,self.uniform = length,minmax,uniform
 
     def draw(self, x, b):

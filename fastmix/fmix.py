@@ -11,6 +11,7 @@ __all__ = ['fourier_masks', 'FMix']
 
 # %% ../nbs/15_fmix.ipynb #76e24f50
 import torch
+from numbers import Real
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.learner import Learner
@@ -49,7 +50,7 @@ class FMix(Mixer):
     ):
         self.alpha,self.dedup,self.masks = alpha,dedup,check_masks(masks)
         super().__init__(**kwargs)
-        if not 0<=decay<float('inf'): raise ValueError(f"Expected decay of 0 or more, but got {decay}")
+        if not isinstance(decay, Real) or not 0<=decay<float('inf'): raise ValueError(f"Expected decay of 0 or more, but got {decay!r}")
         self.decay = decay
 
     def draw(self, x, b):

@@ -244,7 +244,8 @@ class MixUpLoss:
     def __init__(self,
         loss_func # A loss of fastai or `torch.nn`, a function, a partial, or a loss of your own, called as `loss_func(pred, *yb)`
     ):
-        if not callable(loss_func) or isinstance(loss_func, type): raise TypeError(f"Expected a loss function, but got {loss_func!r}")
+        if isinstance(loss_func, type): raise TypeError(f"Expected a loss function, but got the class {loss_func.__name__}: write {loss_func.__name__}()")
+        if not callable(loss_func): raise TypeError(f"Expected a loss function, but got {loss_func!r}")
         self.loss_func = loss_func
 
     def __call__(self,

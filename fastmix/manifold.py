@@ -73,8 +73,9 @@ class ManifoldMixUp(MixUp):
 
 def check_layers(layers):
     "Raise for what can't name layers"
-    if isinstance(layers, type): raise TypeError(f"Expected layers as modules, names or a predicate, but got the class {layers.__name__}: "
-        f"for all modules of it write layers=lambda name,module: isinstance(module, {layers.__name__})")
+    cls = next((o for o in (layers if isinstance(layers, (tuple,list)) else [layers]) if isinstance(o, type)), None)
+    if cls is not None: raise TypeError(f"Expected layers as modules, names or a predicate, but got the class {cls.__name__}: "
+        f"for all modules of it write layers=lambda name,module: isinstance(module, {cls.__name__})")
     if layers is not None and not isinstance(layers, nn.Module) and not callable(layers) and not listify(layers):
         raise ValueError(f"Expected at least one layer, but got {layers!r}: None finds them")
 

@@ -29,6 +29,8 @@ class MixAccuracy(Metric):
         "Add a batch"
         b = learn.mixer._current if learn.training and learn.mixer is not None else None
         guess = learn.pred.argmax(dim=self.axis)
+        if guess.numel()!=learn.y.numel(): raise ValueError(f"Expected predictions of classes in dimension {self.axis} for MixAccuracy, but got "
+            f"shape {tuple(learn.pred.shape)} for targets {tuple(learn.y.shape)}: it is for classification; name the dimension as in MixAccuracy(axis=1)")
         hits = (guess==learn.y.view(guess.shape)).float()
         if b is not None and b.paired:
             lam = over_samples(b.lam, hits)

@@ -26,7 +26,8 @@ from .hooks import PlaceHooks, at_fit_exit, is_compiled
 from .mix import mixup_batch, spatial
 from .mixed import MixedBatch, check_boxes, draw_partners, n_lams, plan_targets
 from .nested import check_containers, leaves
-from .settings import after_fastai, check_flag, check_names, check_ours, check_schedule, check_share, check_stacked, short_repr
+from .settings import (after_fastai, check_batch, check_event, check_flag, check_inputs, check_names, check_ours, check_schedule,
+    check_share, check_stacked, short_repr)
 
 # %% ../nbs/13_mixer.ipynb #a83e03b4
 class Mixer(Callback):
@@ -58,9 +59,7 @@ class Mixer(Callback):
         if pair is not None and not callable(pair): raise TypeError(f"Expected pair as a function (yb, generator) -> perm, but got {pair!r}")
         if not isinstance(generator, (torch.Generator,type(None))): raise TypeError(
             f"Expected generator as a torch.Generator, such as torch.Generator().manual_seed(42), but got {generator!r}")
-        self.inputs = inputs if inputs is None else (inputs,) if isinstance(inputs, (int,str)) else tuple(inputs)
-        if not all(isinstance(o, (int,str)) and not isinstance(o, bool) for o in self.inputs or ()):
-            raise TypeError(f"Expected inputs as indices or keys, but got {inputs!r}")
+        self.inputs = check_inputs(inputs)
 
     def __setattr__(self, name, v):
         "Warn of names that belong to the Learner as fastai does, but not of those that only its model has"
@@ -178,12 +177,11 @@ def _mix_targets(self:Mixer, b): b.mix_targets(partial(self.mix_mask, b=b))
 
 # %% ../nbs/13_mixer.ipynb #0dbdacd6
 @patch
-def __call__(self:Mixer, event_name):
+def __call__(self:Mixer, *event_name):
     "Run an event, and take the place for the next one"
-    if not isinstance(event_name, str): raise TypeError(f"Expected an event of a Learner, but {type(self).__name__} was called with "
-        f"{type(event_name).__name__}: a mixer belongs among the cbs of a Learner, as learn.mixup() puts it; mixup_batch(x, y) mixes a batch")
-    res = super(Mixer, self).__call__(event_name)
-    self.order = self._order_after.get(event_name, Mixer.order)
+    check_event(self, *event_name)
+    res = super(Mixer, self).__call__(*event_name)
+    self.order = self._order_after.get(*event_name, Mixer.order)
     return res
 
 @patch
@@ -197,6 +195,7 @@ def before_batch(self:Mixer):
     "Put the mixed batch in place of the plain one"
     if self._fit is None: self._start()
     self._end_batch()
+    check_batch(self.learn.xb, self.learn.yb)
     b = self.mixed_batch(self.learn)
     self._drawn = b and SimpleNamespace(perm=b.perm, lam=b.lam, boxes=b.boxes)
     if b is None: return

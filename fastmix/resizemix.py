@@ -11,6 +11,7 @@ __all__ = ['box_grid', 'paste_shrunk', 'ResizeMix']
 
 # %% ../nbs/16_resizemix.ipynb #ae9559f0
 import torch, torch.nn.functional as F
+from numbers import Real
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.learner import Learner
@@ -57,7 +58,7 @@ class ResizeMix(Mixer):
     ):
         self.masks = check_masks(masks)
         super().__init__(**kwargs)
-        if not 0<lo<=hi<=1: raise ValueError(f"Expected 0 < lo <= hi <= 1, as shares of the image's sides, but got {lo=}, {hi=}")
+        if not all(isinstance(o, Real) for o in (lo,hi)) or not 0<lo<=hi<=1: raise ValueError(f"Expected 0 < lo <= hi <= 1, as shares of the image's sides, but got {lo=}, {hi=}")
         self.lo,self.hi = lo,hi
 
     def draw(self, x, b):
