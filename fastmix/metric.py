@@ -16,7 +16,13 @@ from .mixer import Mixer
 
 # %% ../nbs/22_metric.ipynb #0f6c7eb4
 class MixAccuracy(Metric):
-    "Accuracy with each of the two targets of a mixed sample counted by its share"
+    """Accuracy with each of the two targets of a mixed sample counted by its share
+
+    Parameters
+    ----------
+    axis : int, default -1
+        Dimension of the classes in predictions
+    """
     def __init__(self,
         axis:int=-1 # Dimension of the classes in predictions
     ): self.axis = axis

@@ -1,10 +1,12 @@
 "What is built and installed: the wheel, its metadata, and what importing it brings along"
-import ast, re, subprocess, sys
+import ast, importlib.util, inspect, pydoc, re, subprocess, sys
 from configparser import ConfigParser
 from email import message_from_bytes
 from pathlib import Path
 from zipfile import ZipFile
-import pytest, fastmix
+from execnb.shell import CaptureShell
+from fastai.learner import Learner
+import pytest, fastmix, fastmix.all as fm
 
 root = Path(__file__).parent.parent
 modules = sorted(o.stem for o in root.glob('fastmix/*.py'))
@@ -63,6 +65,45 @@ def test_light(module):
     "The layers that serve any training loop import no fastai"
     found = python(f'import sys, fastmix.{module}; print(*{{o.split(".")[0] for o in sys.modules}})').split()
     assert 'torch' in found and not {'fastai', 'torchvision', 'matplotlib', 'pandas'} & {*found}
+
+public = {k:o for k,o in vars(fm).items() if getattr(o, '__module__', '').startswith('fastmix.')}
+methods = {o.name:getattr(Learner, o.name) for path in root.glob('fastmix/*.py') for o in ast.parse(path.read_text(encoding='utf-8')).body
+    if isinstance(o, ast.FunctionDef) and o.args.args and getattr(o.args.args[0].annotation, 'id', '')=='Learner' and o.name!='mixer'}
+
+def tool(name):
+    "A module of `tools/`"
+    spec = importlib.util.spec_from_file_location(name, root/f'tools/{name}.py')
+    res = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(res)
+    return res
+
+@pytest.mark.parametrize('o', [*public.values(),*methods.values()], ids=lambda o: o.__qualname__)
+def test_help(o):
+    "`help()` and `?` show every argument with its meaning and default, and the signature is whole"
+    told,ps = inspect.getdoc(o),{k:p for k,p in inspect.signature(o).parameters.items() if k not in ('self','unknown')}
+    for k,p in ps.items():
+        assert p.kind!=p.VAR_KEYWORD, k
+        line,meaning = re.search(rf'^\*?{k}( : .*)?\n    (.+)$', told, flags=re.M).groups()
+        assert len(meaning)>7 and 'NoneType' not in (line or '')
+        if p.default is not p.empty: assert f'default {p.default!r}' in line
+    assert told.split('\n')[0] in pydoc.render_doc(o, renderer=pydoc.plaintext) and 'Parameters' in told or not ps
+
+@pytest.mark.parametrize('o', [fm.MixUp, fm.CutMix, fm.FMix, fm.ResizeMix, fm.ManifoldMixUp, fm.mixup_batch, fm.cutmix_batch], ids=lambda o: o.__name__)
+def test_help_of_mixes(o):
+    "The paper and the errors are there too"
+    told = inspect.getdoc(o)
+    assert 'arxiv.org/abs/' in told and re.search(r'^Raises\n-+\nTypeError, ValueError\n    .*expected', told, flags=re.M)
+
+def test_question_mark():
+    "IPython's `MixUp?` shows the same"
+    shell = CaptureShell()
+    shell.user_ns['MixUp'] = fm.MixUp
+    told = inspect.cleandoc(shell.object_inspect('MixUp')['docstring'])
+    assert all(f'\n{k} :' in told for k in inspect.signature(fm.MixUp).parameters)
+
+def test_help_in_step():
+    "`tools/help.py` has nothing to change"
+    assert [o.name for o,new in tool('help').sources().items() if o.read_text(encoding='utf-8')!=new]==[]
 
 banned = set('''pickle marshal shelve dill cloudpickle torch.load torch.hub.load eval exec compile __import__ importlib runpy ctypes pty
     subprocess os.system os.popen os.execv os.execvp os.spawnv socket ssl http urllib ftplib smtplib requests httpx aiohttp urllib3

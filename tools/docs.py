@@ -32,13 +32,19 @@ def sidebar(nbs):
     there = [o for o in contents if (o in pages if isinstance(o, str) else o.get('contents', True))]
     return yaml.dump(dict(website=dict(sidebar=dict(contents=there))), sort_keys=False)
 
+# What tools/help.py adds to docstrings; a page has the arguments' comments already
+sections = re.compile(r'\n+(Parameters|Returns|Raises)\n-+\n((?!""").)*"""', flags=re.S)
+
 def mend(path):
-    "Drop what smalldocs shows and Jupyter would not: directives of Markdown cells, and what a carriage return in an output overwrites"
+    """Drop what smalldocs shows and Jupyter would not: directives of Markdown cells, and what a carriage return in an output overwrites.
+    And what a page would say twice"""
     nb = read_nb(path)
     for c in nb.cells:
         if c.cell_type=='markdown': c.source = re.sub(r'\A(#\|.*\n?)+', '', c.source)
         for o in c.get('outputs', []):
             if o.output_type=='stream': o.text = re.sub(r'.*\r', '', ''.join(o.text))
+            for k,v in o.get('data', {}).items():
+                if k=='text/markdown': o.data[k] = sections.sub('"""', ''.join(v))
     write_nb(nb, path)
 
 maths = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', flags=re.S)
