@@ -49,6 +49,32 @@ def test_requirements(metadata):
     assert not re.search('^(optional-)?dependencies', (root/'pyproject.toml').read_text(), flags=re.M)
     assert not [o for o in root.iterdir() if re.match(r'requirements.*|setup\.cfg|environment.*', o.name)]
 
+def third_party(paths):
+    "What files import, but for Python's own modules and this package"
+    nodes = [o for path in paths for o in ast.walk(ast.parse(path.read_text(encoding='utf-8')))]
+    found = {a.name for o in nodes if isinstance(o, ast.Import) for a in o.names}
+    found |= {o.module for o in nodes if isinstance(o, ast.ImportFrom) and not o.level}
+    return {o.split('.')[0] for o in found} - {*sys.stdlib_module_names,'fastmix'}
+
+def requirements(extra=''):
+    cfg = ConfigParser(interpolation=None, delimiters=['='])
+    cfg.read(root/'settings.ini')
+    return cfg['DEFAULT'][f'{extra}requirements'].split('\n')[1:]
+
+def test_imports_declared():
+    "What the package imports is what it requires, neither more nor less, each with a floor that a job of the workflow installs"
+    assert third_party(root.glob('fastmix/*.py'))=={name(o) for o in requirements()}
+    assert all(re.fullmatch(r'\w+>=\d+(\.\d+){2}', o) for o in requirements())
+    sed = re.search(r"sed -n '.*' settings.ini", (root/'.github/workflows/test.yaml').read_text())[0]
+    lowest = subprocess.run(sed, shell=True, cwd=root, check=True, capture_output=True, text=True).stdout.split()
+    assert lowest==[o.replace('>=', '==') for o in requirements()]
+
+def test_dev_declared():
+    "The tests that use real models find them in the environment for development"
+    text = ''.join(o.read_text(encoding='utf-8') for o in root.glob('tests/test_real_*.py'))
+    used = {o for o in ('monai','segmentation_models_pytorch','timm','kornia','transformers','peft') if f"'{o}" in text or f'import {o}' in text}
+    assert len(used)>4 and used <= {name(o).replace('-', '_') for o in requirements('dev_')}
+
 def test_version():
     "The changelog's newest entry is this version's"
     assert re.search(r'^## (\S+)', (root/'CHANGELOG.md').read_text(), flags=re.M)[1] == fastmix.__version__
