@@ -1,11 +1,12 @@
 "What is built and installed: the wheel, its metadata, and what importing it brings along"
-import ast, importlib.util, inspect, pydoc, re, subprocess, sys
+import ast, importlib.util, inspect, json, pydoc, re, subprocess, sys
 from configparser import ConfigParser
 from email import message_from_bytes
 from pathlib import Path
 from zipfile import ZipFile
 from execnb.shell import CaptureShell
 from fastai.learner import Learner
+from nbdev.doclinks import nbglob
 import pytest, fastmix, fastmix.all as fm
 
 root = Path(__file__).parent.parent
@@ -85,6 +86,48 @@ def test_notebook(nb):
     text = nb.read_text(encoding='utf-8')
     assert not re.findall(r'(?<![\w.~])/(?:tmp|root|home|Users)/[^\s"]+', text)
     assert len(text) < 200_000
+
+def cells(nb, kind='code'): return [''.join(c['source']) for c in json.loads(nb.read_text(encoding='utf-8'))['cells'] if c['cell_type']==kind]
+
+def test_default_exp():
+    "No two notebooks become the same module, where one would replace the other without a word"
+    found = {}
+    for nb in root.glob('nbs/**/*.ipynb'):
+        for o in re.findall(r'^#\| *default_exp (\S+)', '\n'.join(cells(nb)), flags=re.M): found.setdefault(o, []).append(nb.name)
+    assert {k:v for k,v in found.items() if len(v)>1}=={}
+
+def test_numbers():
+    "No two notebooks have the same number"
+    numbers = [o.name[:2] for o in root.glob('nbs/[0-9]*.ipynb')]
+    assert len(set(numbers))==len(numbers)>20
+
+def test_skeleton():
+    "The notebook to start from runs from top to bottom"
+    ns = {}
+    for src in cells(root/'nbs/_skeleton.ipynb')[:-1]: exec(src, ns)
+    assert issubclass(ns['HalfMix'], fm.Mixer) and '/_skeleton' not in ''.join(str(o) for o in nbglob(root/'nbs'))
+
+def subclasses(cls): return {cls}.union(*map(subclasses, cls.__subclasses__()))
+
+def test_all():
+    "`fastmix/all.py` is written by hand: each public mixer is there, and each name in it is public where it comes from"
+    for o in modules:
+        if o!='__init__': importlib.import_module(f'fastmix.{o}')
+    inner = {'Plain','PerSample'} # parts of MixChoice
+    mixers = {o.__name__ for o in subclasses(fm.Mixer) if o.__module__.startswith('fastmix.') and o.__name__[0]!='_'}
+    assert mixers-inner <= {*vars(fm)}
+    for k,o in public.items(): assert k in importlib.import_module(o.__module__).__all__
+    lines = (root/'fastmix/all.py').read_text(encoding='utf-8').splitlines()[1:]
+    assert all(re.fullmatch(r'from fastmix\.\w+ import .+', o) for o in lines if o)
+
+def test_site_limit():
+    "A notebook that hangs ends the build of the site, and is named"
+    code = """import sys; sys.path.insert(0, 'tools')
+import limited
+limited.limit,limited.main = 1,lambda o: all(iter(lambda: 1, 0))
+limited.process(['nbs/00_hangs.ipynb'])"""
+    res = subprocess.run([sys.executable, '-c', code], cwd=root, capture_output=True, text=True, timeout=60)
+    assert res.returncode==1 and '00_hangs.ipynb takes more than 1 s' in res.stderr
 
 @pytest.mark.parametrize('module', ['draw', 'mix', 'loss'])
 def test_light(module):
