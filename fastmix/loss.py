@@ -286,11 +286,23 @@ def _with_reduction(f, reduction):
 
 # %% ../nbs/02_loss.ipynb #5869e56d
 class MixUpLoss:
-    "`loss_func`, also on two sets of targets"
+    """`loss_func`, also on two sets of targets
+
+    Parameters
+    ----------
+    loss_func
+        A loss of fastai or `torch.nn`, a function, a partial, or a loss of your own, called as `loss_func(pred, *yb)`
+
+    Raises
+    ------
+    TypeError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     def __init__(self,
         loss_func # A loss of fastai or `torch.nn`, a function, a partial, or a loss of your own, called as `loss_func(pred, *yb)`
     ):
-        if not callable(loss_func) or isinstance(loss_func, type): raise TypeError(f"Expected a loss function, but got {loss_func!r}")
+        if isinstance(loss_func, type): raise TypeError(f"Expected a loss function, but got the class {loss_func.__name__}: write {loss_func.__name__}()")
+        if not callable(loss_func): raise TypeError(f"Expected a loss function, but got {loss_func!r}")
         self.loss_func = loss_func
 
     def __call__(self,

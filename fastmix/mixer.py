@@ -26,11 +26,37 @@ from .hooks import PlaceHooks, at_fit_exit, is_compiled
 from .mix import mixup_batch
 from .mixed import MixedBatch, check_boxes, draw_partners, n_lams, plan_targets
 from .nested import check_containers, leaves
-from .settings import after_fastai, check_flag, check_names, check_ours, check_schedule, check_share, check_stacked, short_repr
+from .settings import (after_fastai, check_batch, check_event, check_flag, check_inputs, check_names, check_ours, check_schedule,
+    check_share, check_stacked, short_repr)
 
 # %% ../nbs/13_mixer.ipynb #a83e03b4
 class Mixer(Callback):
-    "Base of all mixers. A subclass says what is drawn for a batch, and how an input is mixed"
+    """Base of all mixers. A subclass says what is drawn for a batch, and how an input is mixed
+
+    Parameters
+    ----------
+    stack_y : bool | None, default None
+        Mix the losses of both targets? None: one float is interpolated, all else is paired. False: integers as one-hot
+    per_sample : bool | None, default None
+        Draw one lambda per sample? None: if the loss is a known one
+    pair : default None
+        A function `(yb, generator) -> perm` that chooses partners, a permutation `(B,)`; by default one random cycle
+    p : float, default 1.0
+        Share of batches that are mixed, in [0, 1]
+    start : float, default 0.0
+        Mix from this part of training on, as `pct_train` in [0, 1]
+    end : float, default 1.0
+        Mix up to this part of training, in [0, 1]
+    inputs : default None
+        Which of the model's inputs to mix, as indices, or as keys of a dict; by default all
+    generator : Generator | None, default None
+        Source of all draws; by default PyTorch's own
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead. In a fit, also for data, a loss or a model that cannot be mixed
+    """
     order,run_valid = CastToTensor.order+0.5,False
     alpha,dedup,stack_x,masks = 1.,True,False,None
     _order_after = dict(before_batch=math.inf, after_pred=-math.inf, after_loss=math.inf)
@@ -58,9 +84,7 @@ class Mixer(Callback):
         if pair is not None and not callable(pair): raise TypeError(f"Expected pair as a function (yb, generator) -> perm, but got {pair!r}")
         if not isinstance(generator, (torch.Generator,type(None))): raise TypeError(
             f"Expected generator as a torch.Generator, such as torch.Generator().manual_seed(42), but got {generator!r}")
-        self.inputs = inputs if inputs is None else (inputs,) if isinstance(inputs, (int,str)) else tuple(inputs)
-        if not all(isinstance(o, (int,str)) and not isinstance(o, bool) for o in self.inputs or ()):
-            raise TypeError(f"Expected inputs as indices or keys, but got {inputs!r}")
+        self.inputs = check_inputs(inputs)
 
     def __setattr__(self, name, v):
         "Warn of names that belong to the Learner as fastai does, but not of those that only its model has"
@@ -178,12 +202,11 @@ def _mix_targets(self:Mixer, b): b.mix_targets(partial(self.mix_mask, b=b))
 
 # %% ../nbs/13_mixer.ipynb #0dbdacd6
 @patch
-def __call__(self:Mixer, event_name):
+def __call__(self:Mixer, *event_name):
     "Run an event, and take the place for the next one"
-    if not isinstance(event_name, str): raise TypeError(f"Expected an event of a Learner, but {type(self).__name__} was called with "
-        f"{type(event_name).__name__}: a mixer belongs among the cbs of a Learner, as learn.mixup() puts it; mixup_batch(x, y) mixes a batch")
-    res = super(Mixer, self).__call__(event_name)
-    self.order = self._order_after.get(event_name, Mixer.order)
+    check_event(self, *event_name)
+    res = super(Mixer, self).__call__(*event_name)
+    self.order = self._order_after.get(*event_name, Mixer.order)
     return res
 
 @patch
@@ -197,6 +220,7 @@ def before_batch(self:Mixer):
     "Put the mixed batch in place of the plain one"
     if self._fit is None: self._start()
     self._end_batch()
+    check_batch(self.learn.xb, self.learn.yb)
     b = self.mixed_batch(self.learn)
     self._drawn = b and SimpleNamespace(perm=b.perm, lam=b.lam, boxes=b.boxes)
     if b is None: return
@@ -314,7 +338,18 @@ def mixer(self:Learner):
 def mix(self:Learner,
     mixer:Mixer # Any mixer
 ):
-    "Train with `mixer` from now on, in place of any other, and return the Learner"
+    """Train with `mixer` from now on, in place of any other, and return the Learner
+
+    Parameters
+    ----------
+    mixer : Mixer
+        Any mixer
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     check_ours(mixer)
     if isinstance(mixer, type) and issubclass(mixer, Mixer): mixer = mixer()
     if not isinstance(mixer, Mixer): raise TypeError(f"Expected a mixer, such as MixUp(), but got {mixer!r}")

@@ -23,6 +23,7 @@ from .proof import Proof
 # %% ../nbs/09_places.ipynb #ac1f9386
 class MixHere(nn.Module):
     "Marks a place for `ManifoldMixUp`, which then mixes there and at no other layer; otherwise does nothing"
+    def __init__(self): super().__init__()
     def forward(self, x): return x
 
 # %% ../nbs/09_places.ipynb #f71126ae

@@ -1,21 +1,23 @@
 "Build the docs site into `_docs/` without Quarto: nbdev's processing, then smalldocs, which reads the same `_quarto.yml`"
-import os, re, shutil, sys
+import limited, os, re, shutil, sys
+from concurrent.futures.process import BrokenProcessPool
 from html import unescape
 from os.path import normpath
 from pathlib import Path, PurePosixPath
-import yaml
+import nbdev.serve_drv, yaml
 from fastcore.nbio import read_nb, write_nb
-from latex2mathml.converter import convert
 from nbdev.config import get_config
 from nbdev.doclinks import NbdevLookup, _build_modidx, nbglob
 from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
-from smalldocs import config, site
+try:
+    from latex2mathml.converter import convert
+    from smalldocs import config, site
+except ImportError as e: sys.exit(f"The site needs Python 3.11 or later, and pip install -e '.[docs]': {e}")
 
 # By folder
 reading_order = {'tutorials':'image segmentation text tabular signals inputs manifold pytorch_loop distributed own_mix',
-    'benchmarks':'speed accuracy', '.':'''callback manifold output choice fmix resizemix show compare metric stack mix loss draw mixer
-    comparison batch inner places pictures stage'''}
+    'benchmarks':'speed accuracy', '.':'callback manifold output choice fmix resizemix show compare metric stack loop mix loss draw mixer'}
 # What Quarto reads, and smalldocs says that it does not
 expected = re.compile('format commonmark|unknown key format-links|.*: output-file')
 
@@ -32,13 +34,19 @@ def sidebar(nbs):
     there = [o for o in contents if (o in pages if isinstance(o, str) else o.get('contents', True))]
     return yaml.dump(dict(website=dict(sidebar=dict(contents=there))), sort_keys=False)
 
+# What tools/help.py adds to docstrings; a page has the arguments' comments already
+sections = re.compile(r'\n+(Parameters|Returns|Raises)\n-+\n((?!""").)*"""', flags=re.S)
+
 def mend(path):
-    "Drop what smalldocs shows and Jupyter would not: directives of Markdown cells, and what a carriage return in an output overwrites"
+    """Drop what smalldocs shows and Jupyter would not: directives of Markdown cells, and what a carriage return in an output overwrites.
+    And what a page would say twice"""
     nb = read_nb(path)
     for c in nb.cells:
         if c.cell_type=='markdown': c.source = re.sub(r'\A(#\|.*\n?)+', '', c.source)
         for o in c.get('outputs', []):
             if o.output_type=='stream': o.text = re.sub(r'.*\r', '', ''.join(o.text))
+            for k,v in o.get('data', {}).items():
+                if k=='text/markdown': o.data[k] = sections.sub('"""', ''.join(v))
     write_nb(nb, path)
 
 maths = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', flags=re.S)
@@ -90,6 +98,12 @@ class Site(site.Site):
         pages = path.read_text(encoding='utf-8')
         if modules: path.write_text(modules + pages[pages.index('\n## Pages'):], encoding='utf-8')
 
+def process_all():
+    "All notebooks as nbdev processes them; returns their folder"
+    nbdev.serve_drv.main = limited.process
+    try: return proc_nbs(force=True)
+    except BrokenProcessPool: sys.exit("The site was not built")
+
 def rename_md(docs):
     "Give the Markdown copies of pages the names that docstrings and nbdev's `llms.txt` have for them"
     for o in [docs/'llms.txt', *docs.rglob('*.llms.md')]:
@@ -103,7 +117,7 @@ def build():
     (cfg.nbs_path/'sidebar.yml').write_text(sidebar(cfg.nbs_path), encoding='utf-8')
     refresh_quarto_yml()
     _build_modidx()
-    cache = proc_nbs(force=True)
+    cache = process_all()
     for o in cache.rglob('*.ipynb'): mend(o)
     project = config.load(cache)
     project.website['llms-txt'] = True
