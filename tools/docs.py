@@ -12,10 +12,10 @@ from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
 from smalldocs import config, site
 
-# By folder
-reading_order = {'tutorials':'image segmentation text tabular signals inputs manifold pytorch_loop distributed own_mix',
-    'benchmarks':'speed accuracy', '.':'''callback manifold output choice fmix resizemix show compare metric stack mix loss draw mixer
-    comparison batch inner places pictures stage'''}
+# By folder, and the modules that users call; the others are internals
+reading_order = {'tutorials':'image segmentation text tabular signals inputs video manifold pytorch_loop distributed own_mix recipes',
+    'benchmarks':'accuracy speed', '.':'''callback fmix resizemix manifold output choice show compare metric stack loop mix loss draw mixer'''}
+start,more = ('index','recipes','how_it_works','which_mix','questions','gallery','methods'),('robust','migration')
 # What Quarto reads, and smalldocs says that it does not
 expected = re.compile('format commonmark|unknown key format-links|.*: output-file')
 
@@ -25,12 +25,16 @@ def sidebar(nbs):
         order,name = reading_order.get(o.relative_to(nbs).parent.as_posix(), '').split(),re.sub(r'^\d+_', '', o.stem)
         return order.index(name) if name in order else len(order),o
     pages = [o.relative_to(nbs).as_posix() for o in sorted(nbglob(nbs, as_path=True), key=_key)]
+    def _some(names): return [f'{o}.ipynb' for o in names if f'{o}.ipynb' in pages]
+    def _section(name, contents): return [dict(section=name, contents=contents)] if contents else []
     tutorials,benchmarks = ([o for o in pages if o.startswith(folder)] for folder in ('tutorials/', 'benchmarks/'))
-    api = [o for o in pages if o not in ['index.ipynb', 'methods.ipynb', 'robust.ipynb', 'migration.ipynb', *tutorials, *benchmarks]]
-    contents = [dict(text='Start here', href='index.ipynb'), dict(section='Tutorials', contents=tutorials), 'methods.ipynb', 'robust.ipynb',
-        dict(section='API', contents=api), dict(section='Benchmarks', contents=benchmarks), 'migration.ipynb']
-    there = [o for o in contents if (o in pages if isinstance(o, str) else o.get('contents', True))]
-    return yaml.dump(dict(website=dict(sidebar=dict(contents=there))), sort_keys=False)
+    api = [o for o in pages if re.match(r'\d', o)]
+    public = [o for o in api if re.sub(r'^\d+_|\.ipynb$', '', o) in reading_order['.'].split()]
+    top,rest = _some(start),_some(more)
+    other = [o for o in pages if o not in [*top, *tutorials, *benchmarks, *api, *rest]]
+    contents = [dict(text='Start here', href=o) if o=='index.ipynb' else o for o in top] + [*_section('Tutorials', tutorials),
+        *_section('Reference', public), *_section('Benchmarks', benchmarks), *other, *rest, *_section('Internals', [o for o in api if o not in public])]
+    return yaml.dump(dict(website=dict(sidebar=dict(contents=contents))), sort_keys=False)
 
 def mend(path):
     "Drop what smalldocs shows and Jupyter would not: directives of Markdown cells, and what a carriage return in an output overwrites"
