@@ -97,7 +97,9 @@ class Site(site.Site):
 def rename_md(docs):
     "Give the Markdown copies of pages the names that docstrings and nbdev's `llms.txt` have for them"
     for o in [docs/'llms.txt', *docs.rglob('*.llms.md')]:
-        o.write_text(o.read_text(encoding='utf-8').replace('.llms.md', '.html.md'), encoding='utf-8')
+        text = o.read_text(encoding='utf-8').replace('.llms.md', '.html.md')
+        if o.name=='llms.txt' and not get_config().doc_url: text = text.replace('](/', '](') # relative while the site has no address
+        o.write_text(text, encoding='utf-8')
         o.rename(o.with_name(o.name.replace('.llms.md', '.html.md')))
 
 def build():
