@@ -25,7 +25,7 @@ from fastai.tabular.model import TabularModel
 from torch import nn
 import fastmix, fastmix.all as fm
 from fastmix.compare import compare
-from fastmix.comparison import read_runs
+from fastmix.store import read_runs
 
 RESULTS = Path(__file__).parent/'results'
 FILES = dict(leaf='ucr_swedishleaf.npz', ecg='ucr_ecg5000.npz', adult='adult.csv.gz', sst2='sst2.csv.gz', agnews='ag_news_12k.csv.gz',

@@ -53,7 +53,8 @@ class Exact(Callback):
     def __init__(self, cb, share, **kwargs): self.cb,self.share,self.kwargs = cb,share,kwargs
     def both(self, f):
         lam = torch.as_tensor(self.cb.lam).expand(len(self.y))
-        return (lam*f(self.y) + (1-lam)*f(self.cb.yb1[0])).sum()
+        y1 = self.cb.yb1[0] if isinstance(self.cb, theirs.MixHandler) else self.y[self.cb.perm]
+        return (lam*f(self.y) + (1-lam)*f(y1)).sum()
     def after_loss(self):
         want = self.both(lambda t: F.cross_entropy(self.pred, t, reduction='none', **self.kwargs)) / self.both(self.share)
         if not torch.isclose(self.learn.loss, want): raise Wrong('wrong loss')
@@ -88,19 +89,19 @@ def in_memory(cb):
 rows = {}
 def row(name, *trials): rows[name] = trials
 
+row('Class weights, `ignore_index`', *itertools.product(['MixUp','CutMix'], [weighted,ignoring]))
+row('Segmentation, CutMix', ('CutMix', lambda m: train(m, CrossEntropyLossFlat(axis=1), ys=[mask], net=mask_net, check=[Pasted()])))
+row('One label, `nn.CrossEntropyLoss`', *[(o, lambda m: train(m, nn.CrossEntropyLoss())) for o in ('MixUp','CutMix')])
+row('Tokens and categories: text, tables', ('MixUp', lambda m: train(m, xs=[tokens], net=token_net)))
+row('Several inputs, several targets', ('MixUp', lambda m: train(m, xs=[X,torch.randn(n,3)], net=TwoInputs)),
+    ('CutMix', lambda m: train(m, two_losses, ys=[y,torch.randn(n)], net=TwoOutputs)))
 row('One label, `CrossEntropyLossFlat`', ('MixUp', train), ('CutMix', train))
 row('One label, `LabelSmoothingCrossEntropyFlat`', ('MixUp', lambda m: train(m, LabelSmoothingCrossEntropyFlat())))
 row('Several labels, soft labels, quantities', ('MixUp', lambda m: train(m, BCEWithLogitsLossFlat(), ys=[hot])),
     ('CutMix', lambda m: train(m, nn.CrossEntropyLoss(), ys=[hot*0.9+0.01])), ('MixUp', lambda m: train(m, MSELossFlat(), ys=[10*hot])))
-row('One label, `nn.CrossEntropyLoss`', *[(o, lambda m: train(m, nn.CrossEntropyLoss())) for o in ('MixUp','CutMix')])
 row('One label, `F.cross_entropy` or a function of your own',
     ('MixUp', lambda m: train(m, F.cross_entropy)), ('CutMix', lambda m: train(m, my_loss)))
-row('Class weights, `ignore_index`', *itertools.product(['MixUp','CutMix'], [weighted,ignoring]))
 row('Segmentation, MixUp', ('MixUp', lambda m: train(m, CrossEntropyLossFlat(axis=1), ys=[mask], net=mask_net)))
-row('Segmentation, CutMix', ('CutMix', lambda m: train(m, CrossEntropyLossFlat(axis=1), ys=[mask], net=mask_net, check=[Pasted()])))
-row('Tokens and categories: text, tables', ('MixUp', lambda m: train(m, xs=[tokens], net=token_net)))
-row('Several inputs, several targets', ('MixUp', lambda m: train(m, xs=[X,torch.randn(n,3)], net=TwoInputs)),
-    ('CutMix', lambda m: train(m, two_losses, ys=[y,torch.randn(n)], net=TwoOutputs)))
 row('Signals and volumes, CutMix', ('CutMix', lambda m: train(m, xs=[signal])), ('CutMix', lambda m: train(m, xs=[volume])))
 row('A batch of one, MixUp', ('MixUp', lambda m: train(m, bs=1)))
 row('To train again after Ctrl-C', ('MixUp', interrupted), ('CutMix', interrupted))
@@ -112,10 +113,22 @@ def outcome(lib, name, f):
     except Exception: return 'error'
     return 'yes'
 
-text = (Path(__file__).parent.parent/'README.md').read_text(encoding='utf-8')
+root = Path(__file__).parent.parent
+text = (root/'README.md').read_text(encoding='utf-8')
 told = {o[0]:o[1:] for o in re.findall(r'^\| (.+?) \| (yes|error|wrong loss|changes them) \| (.+?) \|$', text, flags=re.M)}
 
 def test_all_rows(): assert [*told] == [*rows]
+
+def test_front_page():
+    "What a newcomer needs comes first, and every link leads to something in a clone"
+    first,_,rest = text.partition('```python')
+    assert len(re.sub('<!--.*?-->', '', first).split())<200
+    assert len(rest[:rest.index('```')].strip().splitlines())<=6 and '.cutmix()' in rest[:rest.index('```')]
+    repo = re.search(r'Repository = "(.+)"', (root/'pyproject.toml').read_text(encoding='utf-8'))[1]
+    assert f'pip install git+{repo}\n' in first and f'git clone {repo}\n' in first
+    links = [o for o in re.findall(r'\]\(([^)\s]+)\)', text) if not o.startswith('https://')]
+    heads = {re.sub(r'[^\w -]', '', o.lower()).replace(' ', '-') for o in re.findall(r'^#+ (.+)$', text, flags=re.M)}
+    assert len(links)>20 and not [o for o in links if not (o[1:] in heads if o.startswith('#') else (root/o).is_file())]
 
 @pytest.mark.filterwarnings('ignore:.* draws one lambda')
 @pytest.mark.parametrize('row', rows)

@@ -170,7 +170,8 @@ def test_doc_links(parsed):
 def test_llms_txt(docs, pages):
     "`llms.txt` and the docstrings lead to a Markdown copy of each page"
     text = (docs/'llms.txt').read_text(encoding='utf-8')
-    base = modidx['settings']['doc_host'] + modidx['settings']['doc_baseurl'] + '/'
+    host = modidx['settings']['doc_host']
+    base = host and host + modidx['settings']['doc_baseurl'].rstrip('/') + '/'
     found = {o.removeprefix(base) for o in re.findall(r'\((\S+\.html\.md)\)', text)}
     assert found == {f'{o}.md' for o in pages}
     assert not [o for o in found if not (docs/o).is_file()]

@@ -15,9 +15,10 @@ try:
     from smalldocs import config, site
 except ImportError as e: sys.exit(f"The site needs Python 3.11 or later, and pip install -e '.[docs]': {e}")
 
-# By folder
-reading_order = {'tutorials':'image segmentation text tabular signals inputs manifold pytorch_loop distributed own_mix',
-    'benchmarks':'speed accuracy', '.':'callback manifold output choice fmix resizemix show compare metric stack loop mix loss draw mixer'}
+# By folder, and the modules that users call; the others are internals
+reading_order = {'tutorials':'image segmentation text tabular signals inputs video manifold pytorch_loop distributed own_mix recipes',
+    'benchmarks':'accuracy speed', '.':'''callback fmix resizemix manifold output choice show compare metric stack loop mix loss draw mixer'''}
+start,more = ('index','recipes','how_it_works','which_mix','questions','gallery','methods'),('robust','migration')
 # What Quarto reads, and smalldocs says that it does not
 expected = re.compile('format commonmark|unknown key format-links|.*: output-file')
 
@@ -27,12 +28,16 @@ def sidebar(nbs):
         order,name = reading_order.get(o.relative_to(nbs).parent.as_posix(), '').split(),re.sub(r'^\d+_', '', o.stem)
         return order.index(name) if name in order else len(order),o
     pages = [o.relative_to(nbs).as_posix() for o in sorted(nbglob(nbs, as_path=True), key=_key)]
+    def _some(names): return [f'{o}.ipynb' for o in names if f'{o}.ipynb' in pages]
+    def _section(name, contents): return [dict(section=name, contents=contents)] if contents else []
     tutorials,benchmarks = ([o for o in pages if o.startswith(folder)] for folder in ('tutorials/', 'benchmarks/'))
-    api = [o for o in pages if o not in ['index.ipynb', 'methods.ipynb', 'robust.ipynb', 'migration.ipynb', *tutorials, *benchmarks]]
-    contents = [dict(text='Start here', href='index.ipynb'), dict(section='Tutorials', contents=tutorials), 'methods.ipynb', 'robust.ipynb',
-        dict(section='API', contents=api), dict(section='Benchmarks', contents=benchmarks), 'migration.ipynb']
-    there = [o for o in contents if (o in pages if isinstance(o, str) else o.get('contents', True))]
-    return yaml.dump(dict(website=dict(sidebar=dict(contents=there))), sort_keys=False)
+    api = [o for o in pages if re.match(r'\d', o)]
+    public = [o for o in api if re.sub(r'^\d+_|\.ipynb$', '', o) in reading_order['.'].split()]
+    top,rest = _some(start),_some(more)
+    other = [o for o in pages if o not in [*top, *tutorials, *benchmarks, *api, *rest]]
+    contents = [dict(text='Start here', href=o) if o=='index.ipynb' else o for o in top] + [*_section('Tutorials', tutorials),
+        *_section('Reference', public), *_section('Benchmarks', benchmarks), *other, *rest, *_section('Internals', [o for o in api if o not in public])]
+    return yaml.dump(dict(website=dict(sidebar=dict(contents=contents))), sort_keys=False)
 
 # What tools/help.py adds to docstrings; a page has the arguments' comments already
 sections = re.compile(r'\n+(Parameters|Returns|Raises)\n-+\n((?!""").)*"""', flags=re.S)
@@ -107,7 +112,9 @@ def process_all():
 def rename_md(docs):
     "Give the Markdown copies of pages the names that docstrings and nbdev's `llms.txt` have for them"
     for o in [docs/'llms.txt', *docs.rglob('*.llms.md')]:
-        o.write_text(o.read_text(encoding='utf-8').replace('.llms.md', '.html.md'), encoding='utf-8')
+        text = o.read_text(encoding='utf-8').replace('.llms.md', '.html.md')
+        if o.name=='llms.txt' and not get_config().doc_url: text = text.replace('](/', '](') # relative while the site has no address
+        o.write_text(text, encoding='utf-8')
         o.rename(o.with_name(o.name.replace('.llms.md', '.html.md')))
 
 def build():
