@@ -210,6 +210,7 @@ def find_masks(self:Fit,
     cut.set_grid([(t,cut.input_dims(t)) for t in inputs] + [(ys[k],cut.mask_dims(ys[k])) for k in res])
     return res
 
+# %% ../nbs/11_fits.ipynb #18994710
 @patch
 def _likely_masks(self:Fit, ys, cut, mixer):
     "The targets that are masks by their shapes; what may be a coincidence is said once"

@@ -11,7 +11,6 @@ __all__ = ['pick_target', 'check_classes', 'MixAccuracy']
 import torch
 from torch import Tensor
 from fastai.learner import Metric
-from .mixer import Mixer
 from .nested import is_float, kind_of, named_leaves
 
 

@@ -51,6 +51,7 @@ def _always(mixer):
     vars(res).update(several, p=1., start=0., end=1., _fit=None, _hooks=None, _batch=None)
     return res
 
+# %% ../nbs/23_pictures.ipynb #f1476686
 def _chosen(mixer, stand):
     "The mixer for one batch"
     while isinstance(mixer, MixChoice): mixer = mixer._pick(mixer._new_fit(stand))
@@ -103,6 +104,7 @@ def _shown(o): return o.float() if isinstance(o, Tensor) and o.dtype in (torch.b
 
 def _pick(b, idx, n): return rebuild(b, [_shown(o[idx]) if has_samples(o, n) else o for o in leaves(b)])
 
+# %% ../nbs/23_pictures.ipynb #b575b782
 def _decodes(dl): return hasattr(dl, 'show_batch') and 'show' in inspect.signature(dl.show_batch).parameters # other packages' only draw
 
 def decoded(
@@ -186,6 +188,7 @@ def time_dim(
     if shape[1] in (1,3): return 0
     if shape[0]==3 or dims and 2 not in dims: return 1
 
+# %% ../nbs/23_pictures.ipynb #3d937544
 def frames(T, most=5):
     "Which of `T` frames are drawn"
     return sorted({round(k*(T-1)/max(1, min(T, most)-1)) for k in range(min(T, most))})
@@ -239,6 +242,7 @@ def draw_edge(ax, b, i, shape, t=None):
         m = mask.expand(b.n, *[-1]*(mask.ndim-1))[i,0].cpu().float()
         ax.contour(torch.cat([m]*len(shown), 1), [0.5], colors='white', linewidths=0.8)
 
+# %% ../nbs/23_pictures.ipynb #f2c253fd
 def draw_span(ax, b, i, length):
     "Shade what was pasted into the signal `i` of the batch `b`"
     if 'each' in vars(b): return draw_span(ax, b.each[vars(b)['pick'][i]], i, length)
@@ -303,6 +307,7 @@ def time(self:Seen, j):
     "Dimension of time of input `j`, if it is a clip"
     return time_dim(self.get('own', j, 0).shape, [*cut_of(self.b)]) if self.kinds[j]=='image' else None
 
+# %% ../nbs/23_pictures.ipynb #f8edc975
 @patch
 def draw_pixels(self:Seen, ax, which, j, i, o):
     values,t = [self.get(w, j, q) for w in ('own','other') for q in range(self.n)],self.time(j)

@@ -74,6 +74,7 @@ def _several(name, v, what, such, convert):
     try: return tuple(map(convert, v if isinstance(v, (tuple,list)) else (v,)))
     except TypeError as e: raise TypeError(f"Expected {name} as {what}, but got {v!r}: write {such}") from e
 
+# %% ../nbs/12_settings.ipynb #ed9ddd8d
 def check_masks(masks):
     "`masks` as a tuple of indices, or None"
     return _several('masks', masks, "indices of targets", "0 or (0,1)", _index)
