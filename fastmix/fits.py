@@ -228,6 +228,7 @@ def _likely_masks(self:Fit, ys, cut, mixer):
         else: check_mask(y, cut.size)
     return res
 
+# %% ../nbs/11_fits.ipynb #aa11bb23
 @patch
 def check_targets(self:Fit, b, pred, mixer):
     "Say once that a target may be no quantity; on a GPU, where this waits, of the first batch only"
@@ -238,14 +239,3 @@ def check_targets(self:Fit, b, pred, mixer):
             self.say('doubts', why and f"{type(mixer).__name__} interpolates these targets, but {why}")
     self.said.add('looked')
 
-
-# %% ../nbs/11_fits.ipynb #c07d0101
-@patch
-def check_targets(self:Fit, b, pred, mixer):
-    "Say once that a target may be no quantity; on a GPU, where this waits, of the first batch only"
-    for y,plan in zip(leaves(b.plain[1]),b.plans):
-        if plan!='interpolate' or 'doubts' in self.said: continue
-        if y.device.type=='cpu' or 'looked' not in self.said:
-            why = doubts(y, pred, mixer._pastes)
-            self.say('doubts', why and f"{type(mixer).__name__} interpolates these targets, but {why}")
-    self.said.add('looked')
