@@ -120,7 +120,7 @@ class PlaceHooks:
         "Mix again while the backward pass of `pred` runs, as it may run checkpointed layers anew"
         now = self.at,self.n,self.perm,self.lam
         def again(_):
-            self.choice,self.n,self.perm,self.lam = now
+            self.choice,self.n,self.perm,self.lam,self.over = *now,None
             torch.autograd.Variable._execution_engine.queue_callback(self.stop)
         for t in leaves(pred):
             if isinstance(t, Tensor) and t.requires_grad: t.register_hook(again)

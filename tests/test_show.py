@@ -134,8 +134,8 @@ def test_tables():
     for i,ax in enumerate(axs):
         cells = {k: o.get_text().get_text() for k,o in ax.tables[0].get_celld().items()}
         assert [cells[0,c] for c in range(4)] == ['','own','partner','mixed']
-        assert [cells[1,c] for c in range(4)] == ['kind',own['kind'].iloc[i],other['kind'].iloc[i],'']
-        assert [cells[2,c] for c in range(4)] == ['size']+[f"{o['size'].iloc[i]:.4g}" for o in (own,other,mixed)]
+        assert [cells[2,c] for c in range(4)] == ['kind',own['kind'].iloc[i],other['kind'].iloc[i],'']
+        assert [cells[1,c] for c in range(4)] == ['size']+[f"{o['size'].iloc[i]:.4g}" for o in (own,other,mixed)]
         assert ax.get_title() == title(did, i, [f"of {o:.4g}" for o in own['y']])
 
 def test_texts():

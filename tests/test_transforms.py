@@ -110,7 +110,7 @@ def test_graphs(mix):
 
 @pytest.mark.parametrize('f', (nn.CrossEntropyLoss(), nn.NLLLoss(), nn.MSELoss(), nn.L1Loss(), nn.BCEWithLogitsLoss(),
     nn.KLDivLoss(reduction='batchmean'), nn.SmoothL1Loss(beta=.3),
-    nn.HuberLoss(), nn.MultiMarginLoss(), F.cross_entropy, F.mse_loss), ids=str)
+    nn.HuberLoss(), nn.MultiMarginLoss(), F.cross_entropy, F.mse_loss), ids=lambda o: getattr(o, '__name__', None) or str(o))
 def test_graphs_of_losses(f):
     "So it is for other known losses, whose value is that of the loss uncompiled"
     loss,graphs = MixUpLoss(f),[]
