@@ -13,7 +13,7 @@ reqs = {k:v.strip().splitlines() for k,v in cfg['DEFAULT'].items()}
 repo = re.search(r'Repository = "(.+)"', (root/'pyproject.toml').read_text(encoding='utf-8'))[1]
 readme = (root/'README.md').read_text(encoding='utf-8')
 readme = re.sub(r'(\]\(|src=")(?=[\w/-]+\.(png|svg|gif|jpg)\b)', rf'\1{repo}/raw/main/', readme)
-readme = re.sub(r'(\]\()(?=[\w/-]+\.(md|py|ipynb)\b)', rf'\1{repo}/blob/main/', readme)
+readme = re.sub(r'(\]\()(?=[\w./-]+\))', rf'\1{repo}/blob/main/', readme)
 
 setup(install_requires=reqs.pop('requirements'), extras_require={k.removesuffix('_requirements'):v for k,v in reqs.items()},
     long_description=readme, long_description_content_type='text/markdown')

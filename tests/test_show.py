@@ -79,7 +79,7 @@ def test_later(dls):
     learn = Learner(dls, net())
     for make in (lambda g: ManifoldMixUp(mix_input=False, generator=g), lambda g: OutputMixUp(generator=g),
         lambda g: MixUp(stack_x=True, generator=g)):
-        axs,did,b = shown(make, learn, n=5)
+        axs,did,b = shown(make, dls if make(None).stack_x else learn, n=5) # this net takes one input
         plain,names = dls.decode(b)[0],[dls.vocab[o] for o in b[1]]
         assert len(axs)==10
         for i in range(5):
