@@ -18,7 +18,7 @@ from .hooks import unwrap
 from .nested import has_samples, is_float, is_index, kind_of, leaves, named_leaves, rebuild
 from .mixed import Cut, check_mask, doubts, layout_doubts, union_mask
 from .places import goes_round, index_place, input_name, why_no_index_place
-from .proof import Proof
+from .proof import Cancelled, Proof
 from .rows import is_binary, token_dim
 from .state import State
 
@@ -145,9 +145,11 @@ def try_model(self:Fit, learn, xb, n, parts, find):
     if isinstance(model, nn.DataParallel) and len(model.device_ids)>1: raise ValueError(
         "Expected a model on one device of each process, but got DataParallel, which splits a batch between devices after its partners "
         "are drawn: use DistributedDataParallel, as learn.distrib_ctx() does")
-    with Proof(unwrap(model), xb, n, parts.own, loss_reads(learn, n)) as proof:
-        self.masks = proof.masks
-        find(proof)
+    try:
+        with Proof(unwrap(model), xb, n, parts.own, loss_reads(learn, n)) as proof:
+            self.masks = proof.masks
+            find(proof)
+    except Cancelled as e: raise e.args[0] from None
     if proof.same: self.say('same', "All rows of the first batch have the same predictions, so it could not be tried whether they follow "
         "what is mixed inside the model")
     if proof.stateful: self.say('state', "The model keeps a state from one batch to the next, and in it a sample keeps what it has of earlier "

@@ -253,14 +253,18 @@ def predict(self:MixedBatch, model=None, xb=None):
     return self.mix_outputs(pred)
 
 @patch
+def check(self:MixedBatch, pred, loss_func):
+    "Raise ValueError if interpolated targets would broadcast against predictions"
+    if 'interpolate' in self.plans: check_entries(loss_func, pred, *self.yb)
+
+@patch
 def loss(self:MixedBatch, pred, loss_func=None):
     "The loss of predictions for this batch"
     f = self.loss_func if loss_func is None else loss_func
     if (self.inside or self.mixes_output) and not self.predicted: raise RuntimeError(
         f"Expected predictions from predict(), which mixes at {self.layer!r}, but the model was called without it")
-    if not self.paired:
-        if 'interpolate' in self.plans: check_entries(f, pred, *self.yb)
-        return f(pred, *self.yb)
+    self.check(pred, f)
+    if not self.paired: return f(pred, *self.yb)
     if 'one_hot' in self.plans: return self._dense(f, pred)
     f = f if isinstance(f, MixUpLoss) else MixUpLoss(f)
     return f(pred, *self.yb, yb1=self.yb1, lam=self.lam)

@@ -237,6 +237,7 @@ def after_pred(self:Mixer):
     if b.inside: self._check_ran(b)
     self._fit.check_targets(b, self.pred, self)
     self.learn.pred = b.mix_outputs(self.pred)
+    b.check(self.pred, self.loss_func)
     if not b.paired: return
     b.follow_targets(self.learn.yb)
     b.away,self.learn.yb = True,()
