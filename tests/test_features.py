@@ -443,3 +443,16 @@ def test_a_loader_that_can_only_draw_is_shown():
         def show_batch(self, b=None, max_n=9): raise RuntimeError('it draws by itself')
     dl = Foreign(loaders(torch.rand(8,3,8,8), torch.arange(8)).train)
     assert len(fm.show_mixed_batch(DataLoaders(dl, dl), fm.CutMix(), n=2))==2
+
+@pytest.mark.parametrize('p', (.25,.8))
+def test_share_of_mixed_batches(p):
+    "`p` is the share of batches that are mixed, within what 600 draws allow in one run of a million"
+    mixed,n = [],600
+    class Note(Callback):
+        run_valid = False
+        def before_backward(self): mixed.append(self.learn.mixer.lam is not None)
+    x,y = torch.randn(2*n, 4),torch.arange(2*n)%3
+    dls = DataLoaders.from_dsets([*zip(x,y)], [*zip(x[:2],y[:2])], bs=2, device='cpu', num_workers=0)
+    learn = Learner(dls, nn.Linear(4, 3), loss_func=nn.CrossEntropyLoss(), cbs=[Note()]).mixup(p=p, generator=torch.Generator().manual_seed(0))
+    with learn.no_bar(),learn.no_logging(): learn.fit(1, 0.)
+    assert len(mixed)==n and abs(sum(mixed)-n*p)<4.9*(n*p*(1-p))**.5
