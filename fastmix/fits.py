@@ -132,7 +132,7 @@ class Fit:
 
 # %% ../nbs/11_fits.ipynb #d2551bb3
 @patch
-def needs_trial(self:Fit, xb, n, parts):
+def needs_trial(self:Fit, xb, n):
     "Is there an input that is not simply mixed as it is?"
     xs = leaves(xb)
     return any(isinstance(o, torch.Tensor) and has_samples(o, n) and (not is_float(o) or _may_be_mask(xs, i)) for i,o in enumerate(xs))
@@ -151,7 +151,7 @@ def try_model(self:Fit, learn, xb, n, parts, find):
             find(proof)
     except Cancelled as e: raise e.args[0] from None
     if proof.same: self.say('same', "All rows of the first batch have the same predictions, so it could not be tried whether they follow "
-        "what is mixed inside the model")
+        "what is mixed inside the model: name the `layers` or the inputs= to mix if you know that they do")
     if proof.stateful: self.say('state', "The model keeps a state from one batch to the next, and in it a sample keeps what it has of earlier "
         "batches, whoever its partner is")
     for i in proof.alike-{*parts.direct}: self.say(i, f"{input_name(xb, i)} is the same for all samples of the first batch, so it could "

@@ -170,7 +170,7 @@ def _reference(self:Mixer, b, parts):
 @patch
 def _try_model(self:Mixer, fit, learn, b, parts):
     "Find out where and how the model can be mixed, if that has to be found out"
-    if not fit.needs_trial(b.xb, b.n, parts): return
+    if not fit.needs_trial(b.xb, b.n): return
     fit.try_model(learn, b.xb, b.n, parts, lambda proof: fit.find_index_place(proof, parts))
 
 @patch
