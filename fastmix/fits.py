@@ -16,7 +16,9 @@ from fastai.callback.rnn import RNNCallback
 from fastai.torch_core import num_distrib, rank_distrib
 from .hooks import unwrap
 from .nested import has_samples, is_float, is_index, kind_of, leaves, named_leaves, rebuild
-from .mixed import Cut, check_mask, doubts, layout_doubts, union_mask
+from .cut import Cut, layout_doubts
+from .mixed import union_mask
+from .targets import check_mask, doubts
 from .places import goes_round, index_place, input_name, why_no_index_place
 from .proof import Cancelled, Proof
 from .rows import is_binary, token_dim
