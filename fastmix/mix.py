@@ -1,6 +1,6 @@
 """MixUp and CutMix of a batch as pure functions, for any PyTorch training loop
 
-`mixup_batch` and `cutmix_batch` take a batch and give back a mixed one, with the partners' targets and `lam`, the weight of each sample's own label. They never write into what they are given and return nothing that shares its memory, are differentiable, keep dtype, memory format and tensor type, draw a lambda (and a box) for every sample, and refuse bad arguments in words. Every transform of PyTorch sees what they do: `compile`, `export`, `trace`, `functionalize`, `vmap`, `grad`. A training step on them is the loss of both targets, weighted:
+`mixup_batch` and `cutmix_batch` take a batch and give back a mixed one, with the partners' targets and `lam`, the weight of each sample's own label. They never write into what they are given and return nothing that shares its memory, are differentiable, keep dtype, memory format and tensor type, draw a lambda (and a box) for every sample, and raise a clear error for bad arguments. They work under every transform of PyTorch: `compile`, `export`, `trace`, `functionalize`, `vmap`, `grad`. A training step on them is the loss of both targets, weighted:
 
 ```python
 xm, y1, lam = mixup_batch(x, y)
