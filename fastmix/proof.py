@@ -71,6 +71,11 @@ def _any_alike(pred):
     ts = [t.movedim(t.shape.index(7), 0) for t in pred if is_float(t) and 7 in t.shape]
     return any(bool((t==t[:1]).all()) for t in ts)
 
+def _pads(model):
+    "Indices that stand for padding in `model`, as far as it says so, and 0"
+    found = [getattr(m, 'padding_idx', None) for m in model.modules()]+[getattr(getattr(model, 'config', None), 'pad_token_id', None)]
+    return sorted({0,*[o for o in found if isinstance(o, int) and o>=0]})
+
 @patch
 def _begin(self:Proof):
     "Choose the rows, and find out what masks them"
@@ -79,7 +84,7 @@ def _begin(self:Proof):
     rows = pick_rows([xs[i] for i in self.parts], self.n, 7)
     copies,taken = torch.tensor([rows[:i].count(r) for i,r in enumerate(rows)]),torch.tensor(rows)
     plain = [o[taken.to(o.device)].detach() if i in self.parts else o for i,o in enumerate(xs)]
-    varied = [vary(o, copies) if i in self.parts else o for i,o in enumerate(plain)]
+    varied = [vary(o, copies, _pads(self.model)) if i in self.parts else o for i,o in enumerate(plain)]
     self.alike = {i for i in self.parts if varied[i] is None}-self.own
     if _any_alike(self._try_plain([p if v is None else v for p,v in zip(plain,varied)], plain)): unhide(self.model, self.state, every=True)
     self.masks = find_masks(self)
