@@ -13,11 +13,12 @@ from statistics import NormalDist
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# %% ../nbs/05_chance.ipynb #8023b87f
+# %% ../nbs/05_chance.ipynb #44bcef58
 def _fill(t, v): return t.fill_(v)
 
 def _normal(q): return NormalDist().inv_cdf(q)
 
+# %% ../nbs/05_chance.ipynb #b0f4d72e
 def _category(p, q): return ((p.cumsum(-1)/p.sum(-1, keepdim=True))<q).sum(-1, keepdim=True)
 
 def _uniform(t, lo, hi, q):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from fastcore.basics import patch
 from fastai.learner import Learner
 from .mix import mixup_batch
 from .nested import is_float, kind_of, leaves, rebuild
@@ -79,7 +80,7 @@ def is_compiled(
     "Does `model` or a part of it run compiled?"
     return any(getattr(m, '_orig_mod', None) is not None or m._compiled_call_impl is not None for m in model.modules())
 
-# %% ../nbs/04_hooks.ipynb #d22e9529
+# %% ../nbs/04_hooks.ipynb #5bb2ba6f
 class PlaceHooks:
     "Mix the outputs at one of `places`, whichever `choice` says"
     resets = 0 # How often any of these had all compiled models compiled anew
@@ -101,69 +102,86 @@ class PlaceHooks:
             PlaceHooks.resets += 1
         self.before = names,PlaceHooks.resets
 
-    def watch(self,
-        model:nn.Module # The whole model
-    ):
-        "Note how passes are mixed that come before the places are known"
-        if not self.handles and not is_compiled(model): self.early = model.register_forward_hook(self._end_pass)
-
-    def unwatch(self):
-        if self.early is not None: self.early = self.early.remove()
-
-    def start(self,
-        choice:int, # Index of the place
-        n:int, # Batch size
-        perm:Tensor, # Partner of each sample
-        lam:Tensor, # Weight of each sample itself
-        over=None # A function that says whether the pass that counts is over, so that later ones are not mixed
-    ):
-        "Mix at a place in every forward pass from now on"
-        self.choice = self.at = choice
-        self.n,self.perm,self.lam,self.over,self.calls = n,perm,lam,over,[]
-
-    def stop(self, *_):
-        "Mix no more"
-        self.choice = -1
-
-    def _is_over(self):
-        if not torch.compiler.is_compiling() and self.over is not None and self.over(): self.stop()
-        return self.choice<0
-
-    def _begin_pass(self, *_):
-        if not self._is_over(): self.calls = []
-
-    @property
-    def ran(self): return len(self.calls)
-
-    def ran_as_tried(self):
-        "Did the modules of the place run in the last forward pass as often as when they were tried? None if none did"
-        place = self.places[self.at]
-        return all(self.calls.count(k)==place.calls.get(m, 1) for k,m in enumerate(place.modules)) if self.calls else None
-
-    def _end_pass(self, m, args, pred):
-        "In the backward pass of `pred`, which may run checkpointed layers again, mix as in its forward pass"
-        if torch.compiler.is_compiling(): return
-        now = self.choice,self.n,self.perm,self.lam
-        def again(_):
-            self.choice,self.n,self.perm,self.lam,self.over = *now,None
-            torch.autograd.Variable._execution_engine.queue_callback(self.stop)
-        for t in leaves(pred):
-            if isinstance(t, Tensor) and t.requires_grad: t.register_hook(again)
-
-    def remove(self):
-        "Take all hooks out of the model"
-        self.unwatch()
-        self.choice,self.places,self.over = -1,[],None
-        if not self.handles: self.before = None # in this fit the model ran without them
-        while self.handles: self.handles.pop().remove()
-
-    def _mix_output(self, i, m, args, out):
-        if self.choice!=i or self._is_over(): return
-        self.calls.append(self.places[i].modules.index(m))
-        return self.places[i].mix(m, out, self.n, self._mix)
-
-    def _mix(self, x): return mixup_batch(x, lam=self.lam, perm=self.perm)[0]
     def __reduce__(self): return PlaceHooks,() # in a copy of the model, hooks that do nothing
+
+# %% ../nbs/04_hooks.ipynb #65c3f465
+@patch
+def watch(self:PlaceHooks,
+    model:nn.Module # The whole model
+):
+    "Note how passes are mixed that come before the places are known"
+    if not self.handles and not is_compiled(model): self.early = model.register_forward_hook(self._end_pass)
+
+@patch
+def unwatch(self:PlaceHooks):
+    if self.early is not None: self.early = self.early.remove()
+
+# %% ../nbs/04_hooks.ipynb #6e183280
+@patch
+def start(self:PlaceHooks,
+    choice:int, # Index of the place
+    n:int, # Batch size
+    perm:Tensor, # Partner of each sample
+    lam:Tensor, # Weight of each sample itself
+    over=None # A function that says whether the pass that counts is over, so that later ones are not mixed
+):
+    "Mix at a place in every forward pass from now on"
+    self.choice = self.at = choice
+    self.n,self.perm,self.lam,self.over,self.calls = n,perm,lam,over,[]
+
+@patch
+def stop(self:PlaceHooks, *_):
+    "Mix no more"
+    self.choice = -1
+
+@patch
+def remove(self:PlaceHooks):
+    "Take all hooks out of the model"
+    self.unwatch()
+    self.choice,self.places,self.over = -1,[],None
+    if not self.handles: self.before = None # in this fit the model ran without them
+    while self.handles: self.handles.pop().remove()
+
+# %% ../nbs/04_hooks.ipynb #5e69ef9e
+@patch(as_prop=True)
+def ran(self:PlaceHooks): return len(self.calls)
+
+@patch
+def ran_as_tried(self:PlaceHooks):
+    "Did the modules of the place run in the last forward pass as often as when they were tried? None if none did"
+    place = self.places[self.at]
+    return all(self.calls.count(k)==place.calls.get(m, 1) for k,m in enumerate(place.modules)) if self.calls else None
+
+# %% ../nbs/04_hooks.ipynb #7f2caa5a
+@patch
+def _is_over(self:PlaceHooks):
+    if not torch.compiler.is_compiling() and self.over is not None and self.over(): self.stop()
+    return self.choice<0
+
+@patch
+def _begin_pass(self:PlaceHooks, *_):
+    if not self._is_over(): self.calls = []
+
+@patch
+def _end_pass(self:PlaceHooks, m, args, pred):
+    "In the backward pass of `pred`, which may run checkpointed layers again, mix as in its forward pass"
+    if torch.compiler.is_compiling(): return
+    now = self.choice,self.n,self.perm,self.lam
+    def again(_):
+        self.choice,self.n,self.perm,self.lam,self.over = *now,None
+        torch.autograd.Variable._execution_engine.queue_callback(self.stop)
+    for t in leaves(pred):
+        if isinstance(t, Tensor) and t.requires_grad: t.register_hook(again)
+
+# %% ../nbs/04_hooks.ipynb #8ce1126f
+@patch
+def _mix_output(self:PlaceHooks, i, m, args, out):
+    if self.choice!=i or self._is_over(): return
+    self.calls.append(self.places[i].modules.index(m))
+    return self.places[i].mix(m, out, self.n, self._mix)
+
+@patch
+def _mix(self:PlaceHooks, x): return mixup_batch(x, lam=self.lam, perm=self.perm)[0]
 
 # %% ../nbs/04_hooks.ipynb #dc4aaf8b
 def _events(learn):

@@ -19,11 +19,12 @@ from fastai.callback.core import Callback
 from fastai.callback.mixup import MixHandler
 from fastai.learner import CastToTensor, Learner
 from .draw import check_alpha, draw_lam
-from .fits import Fit, check_own_labels, input_parts
+from .fits import Fit
 from .hooks import PlaceHooks, at_fit_exit
 from .mix import mixup_batch
 from .mixed import MixedBatch, draw_partners, n_lams
 from .nested import check_containers, leaves
+from .parts import check_own_labels, input_parts
 from .settings import after_fastai, check_batch, check_event, check_names, check_ours, check_settings, check_stacked, short_repr
 from .targets import check_boxes, plan_targets
 

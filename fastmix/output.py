@@ -12,7 +12,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.learner import Learner
 from .callback import MixUp
-from .fits import Parts
+from .parts import Parts
 from .nested import has_samples, is_float, leaves
 from .settings import check_names
 

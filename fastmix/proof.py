@@ -17,18 +17,20 @@ from fastcore.basics import patch
 from fastai.callback.core import (CancelBackwardException, CancelBatchException, CancelEpochException, CancelFitException,
     CancelStepException, CancelTrainException, CancelValidException)
 from .chance import Fixed, fix_others
+from .controls import find_masks
 from .hooks import BatchDim, Place, PlaceHooks
 from .nested import has_samples, is_float, kind_of, leaves, rebuild
-from .rows import alike, find_masks, pick_rows, trial_perm, vary
+from .rows import alike, pick_rows, trial_perm, vary
 from .state import unhide, untouched
 
-# %% ../nbs/08_proof.ipynb #1f08dfb9
+# %% ../nbs/08_proof.ipynb #cf7d52e7
 class Call:
     "One call of a module in a trial"
     def __init__(self, m, parent): self.m,self.parent,self.given,self.out,self.whole = m,parent,(),(),False
 
 def _shapes(o): return [(tuple(t.shape), is_float(t)) if isinstance(t, Tensor) else None for t in leaves(o)]
 
+# %% ../nbs/08_proof.ipynb #d22cf518
 def _are_whole(out):
     "Are all floating point tensors whole numbers, not all the same, as codes of categories are?"
     ts = [t.detach() for t in leaves(out) if is_float(t) and t.numel()>1]

@@ -14,12 +14,12 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from torch import Tensor, nn
+from fastcore.basics import patch
 from torch.nn.parameter import UninitializedTensorMixin
 from .hooks import PlaceHooks
 
-# %% ../nbs/06_state.ipynb #5a177404
+# %% ../nbs/06_state.ipynb #5a160872
 _no_state = (type, ModuleType, BuiltinFunctionType, PlaceHooks)
-
 _no_code = SimpleNamespace(co_names=())
 
 def _slots(c):
@@ -30,6 +30,23 @@ def _differs(o, c): return len(o)!=len(c) or any(a is not b or o[a] is not c[b] 
 
 def _own_class(c): return not c.__module__.startswith(('torch.','builtins','collections'))
 
+# %% ../nbs/06_state.ipynb #246995ef
+def _refill_dict(o, c):
+    if not _differs(o, c): return
+    for k in [k for k in o if k not in c]: del o[k]
+    for k,v in c.items(): o[k] = v
+
+def _refill_list(o, c):
+    if len(o)!=len(c) or any(a is not b for a,b in zip(o,c)): o.clear() or o.extend(c)
+
+def _refill_set(o, c): o.clear() or o.update(c)
+
+# %% ../nbs/06_state.ipynb #eb825d2a
+def _set_grad(p, g, values):
+    if g is not None: g.copy_(values)
+    p.grad = g
+
+# %% ../nbs/06_state.ipynb #fc5043d1
 class State:
     "All that a call may change in `model`: parameters, buffers, and whatever else its modules hold; or in a function or an object"
     def __init__(self, model):
@@ -41,7 +58,7 @@ class State:
             self._keep(m)
             for k in ('_forward_hooks','_forward_pre_hooks'): self._keep_globals(getattr(m, k).values())
         for c in {c for m in model.modules() for c in type(m).__mro__ if _own_class(c)}: self._keep_class(c)
-        for p in model.parameters(): self._after(self._set_grad, p, p.grad, None if p.grad is None else p.grad.clone())
+        for p in model.parameters(): self._after(_set_grad, p, p.grad, None if p.grad is None else p.grad.clone())
         for t in (*model.parameters(),*model.buffers()): self._keep(t)
 
     def _keep(self, o, depth=2):
@@ -56,82 +73,82 @@ class State:
         elif isinstance(o, (FunctionType,MethodType,partial)): self._keep_function(o, depth)
         elif isinstance(o, np.random.Generator): self._after(lambda c: setattr(o.bit_generator, 'state', c), o.bit_generator.state)
         elif isinstance(o, np.ndarray): self._after(lambda c: o.flags.writeable and np.copyto(o, c), o.copy())
-        elif isinstance(o, dict): self._keep_all(o, o.values(), self._refill_dict, dict(o), depth)
-        elif isinstance(o, (list,deque)): self._keep_all(o, o, self._refill_list, list(o), depth)
-        elif isinstance(o, set): self._keep_all(o, (), self._refill_set, set(o), depth)
+        elif isinstance(o, dict): self._keep_all(o, o.values(), _refill_dict, dict(o), depth)
+        elif isinstance(o, (list,deque)): self._keep_all(o, o, _refill_list, list(o), depth)
+        elif isinstance(o, set): self._keep_all(o, (), _refill_set, set(o), depth)
         elif isinstance(o, tuple): self._keep_all(o, o, None, None, depth)
         elif depth: self._keep_object(o, depth)
 
-    def _keep_all(self, o, values, refill, content, depth):
-        if refill is not None: self._after(lambda c: refill(o, c), content)
-        for v in list(values): self._keep(v, depth)
+# %% ../nbs/06_state.ipynb #091b0a68
+@patch
+def _keep_all(self:State, o, values, refill, content, depth):
+    if refill is not None: self._after(lambda c: refill(o, c), content)
+    for v in list(values): self._keep(v, depth)
 
-    def _keep_object(self, o, depth):
-        if hasattr(o, '__dict__'): self._keep(vars(o), depth if isinstance(o, nn.Module) else depth-1)
-        for k in [k for c in type(o).__mro__ if _own_class(c) for k in _slots(c) if hasattr(o, k)]:
-            self._keep(getattr(o, k), depth-1)
-            self._after(setattr, o, k, getattr(o, k))
+@patch
+def _after(self:State, f, *args): self.undo.append((f,args))
 
-    def _keep_function(self, f, depth):
-        "What a hook or a function of the model's refers to"
-        if isinstance(f, MethodType): return self._keep(f.__self__, depth)
-        if isinstance(f, partial): return [self._keep(o, depth) for o in (f.func,*f.args,*f.keywords.values())]
-        for cell in f.__closure__ or ():
-            try: v = cell.cell_contents
-            except ValueError: continue # not set yet
-            if isinstance(v, nn.Module): continue # the model itself, or one that it only looks at
-            self._keep(v, depth-1 if depth else 0)
-            self._after(setattr, cell, 'cell_contents', v)
+@patch
+def _keep_object(self:State, o, depth):
+    if hasattr(o, '__dict__'): self._keep(vars(o), depth if isinstance(o, nn.Module) else depth-1)
+    for k in [k for c in type(o).__mro__ if _own_class(c) for k in _slots(c) if hasattr(o, k)]:
+        self._keep(getattr(o, k), depth-1)
+        self._after(setattr, o, k, getattr(o, k))
 
-    def _keep_globals(self, fs):
-        "What hooks put into lists and dicts of the module that they were written in"
-        for f in fs:
-            for k in getattr(f, '__code__', _no_code).co_names:
-                if isinstance(v := f.__globals__.get(k), (list,dict,set,deque)): self._keep(v)
+# %% ../nbs/06_state.ipynb #2e08a59a
+@patch
+def _keep_function(self:State, f, depth):
+    "What a hook or a function of the model's refers to"
+    if isinstance(f, MethodType): return self._keep(f.__self__, depth)
+    if isinstance(f, partial): return [self._keep(o, depth) for o in (f.func,*f.args,*f.keywords.values())]
+    for cell in f.__closure__ or ():
+        try: v = cell.cell_contents
+        except ValueError: continue # not set yet
+        if isinstance(v, nn.Module): continue # the model itself, or one that it only looks at
+        self._keep(v, depth-1 if depth else 0)
+        self._after(setattr, cell, 'cell_contents', v)
 
-    def _keep_class(self, c):
-        for k,v in list(vars(c).items()):
-            if k.startswith('__') or not isinstance(v, (Tensor,int,float,str,type(None),list,dict,set,deque)): continue
-            self._keep(v)
-            self._after(setattr, c, k, v)
+@patch
+def _keep_globals(self:State, fs):
+    "What hooks put into lists and dicts of the module that they were written in"
+    for f in fs:
+        for k in getattr(f, '__code__', _no_code).co_names:
+            if isinstance(v := f.__globals__.get(k), (list,dict,set,deque)): self._keep(v)
 
-    def _after(self, f, *args): self.undo.append((f,args))
-    @staticmethod
-    def _refill_dict(o, c):
-        if not _differs(o, c): return
-        for k in [k for k in o if k not in c]: del o[k]
-        for k,v in c.items(): o[k] = v
-    @staticmethod
-    def _refill_list(o, c):
-        if len(o)!=len(c) or any(a is not b for a,b in zip(o,c)): o.clear() or o.extend(c)
-    @staticmethod
-    def _refill_set(o, c): o.clear() or o.update(c)
-    @staticmethod
-    def _set_grad(p, g, values):
-        if g is not None: g.copy_(values)
-        p.grad = g
+@patch
+def _keep_class(self:State, c):
+    for k,v in list(vars(c).items()):
+        if k.startswith('__') or not isinstance(v, (Tensor,int,float,str,type(None),list,dict,set,deque)): continue
+        self._keep(v)
+        self._after(setattr, c, k, v)
 
-    def change(self, t, new):
-        "Set the tensor `t`, until `restore`"
-        with torch.no_grad(): t.copy_(new)
-        self.tensors[id(t)][1] = t.detach().clone()
+# %% ../nbs/06_state.ipynb #aac5d89a
+@patch
+def change(self:State, t, new):
+    "Set the tensor `t`, until `restore`"
+    with torch.no_grad(): t.copy_(new)
+    self.tensors[id(t)][1] = t.detach().clone()
 
-    def _back(self, which):
-        with torch.no_grad():
-            for t,*saved in self.tensors.values():
-                o = saved[which]
-                if t.layout!=torch.strided or t.device.type=='meta': continue # no forward pass writes into these in place
-                if t.shape!=o.shape: t.data = o.clone()
-                elif not torch.equal(t, o): t.copy_(o)
-        for f,args in self.undo: f(*args)
+@patch
+def _back(self:State, which):
+    with torch.no_grad():
+        for t,*saved in self.tensors.values():
+            o = saved[which]
+            if t.layout!=torch.strided or t.device.type=='meta': continue # no forward pass writes into these in place
+            if t.shape!=o.shape: t.data = o.clone()
+            elif not torch.equal(t, o): t.copy_(o)
+    for f,args in self.undo: f(*args)
 
-    def reset(self):
-        "Put everything back, but for what `change` set"
-        self._back(0)
+# %% ../nbs/06_state.ipynb #86b928b0
+@patch
+def reset(self:State):
+    "Put everything back, but for what `change` set"
+    self._back(0)
 
-    def restore(self):
-        "Put everything back"
-        self._back(1)
+@patch
+def restore(self:State):
+    "Put everything back"
+    self._back(1)
 
 # %% ../nbs/06_state.ipynb #3e97ae67
 def _noise_for(p):
