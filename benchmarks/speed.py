@@ -17,8 +17,12 @@ def processor():
     names = [o.split(':')[1].strip() for o in info.read_text().splitlines() if o.startswith('model name')] if info.exists() else []
     return names[0] if names else platform.processor()
 
+def version(name):
+    try: return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError: return 'none'
+
 def versions(run, threads):
-    res = dict(run=run, threads=threads, python=platform.python_version()) | {o: importlib.metadata.version(o) for o in packages}
+    res = dict(run=run, threads=threads, python=platform.python_version()) | {o: version(o) for o in packages}
     return res | dict(processor=processor(), cores=os.cpu_count(), system=platform.system())
 
 def update(path, names, new):
