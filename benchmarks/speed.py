@@ -6,7 +6,8 @@ from fastcore.script import call_parse
 from pathlib import Path
 
 warnings.filterwarnings('ignore')
-sections = dict(batch='speed_batch', memory='speed_batch', tried='speed_batch', parts='speed_batch', pages='speed_batch', steps='speed_step', masks='speed_step',
+sections = dict(batch='speed_batch', memory='speed_batch', tried='speed_batch', parts='speed_batch', pages='speed_batch',
+    steps='speed_step', proof='speed_step', masks='speed_step',
     imports='speed_growth', growth='speed_growth')
 res_dir = Path(__file__).resolve().parent/'results'
 columns = 'section what case name threads value unit rounds reference ratio low high'.split()

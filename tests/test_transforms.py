@@ -77,7 +77,7 @@ def test_transform(name, how):
     for x in (make(),make()*2+1): close(g(x), slow(x))
 
 @pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('how', ('trace','make_fx','functionalize','functional_fx'))
+@pytest.mark.parametrize('how', ('trace','make_fx','functionalize','functional_fx','export','aot'))
 @pytest.mark.parametrize('mix', (mixup_batch,cutmix_batch))
 def test_drawn_while_recorded(mix, how):
     "A recorded mix draws anew each time it runs, and what it returns belongs together"
@@ -85,6 +85,7 @@ def test_drawn_while_recorded(mix, how):
         xm,y1,lam,*_ = mix(x, torch.arange(4.))
         return xm,y1,lam
     x = torch.arange(4.).view(4,1,1,1).expand(4,1,6,6).clone()
+    torch._dynamo.reset()
     g = transforms[how](f, x)
     seen = []
     for _ in range(4):
@@ -107,6 +108,10 @@ def test_graphs(mix):
     torch._dynamo.reset()
     compiled = torch.compile(step, backend=backend, fullgraph=True)
     for k,n in enumerate((4,6,5,7,9,16,3,8,2,11)): assert compiled(torch.randn(n,3,6,6), torch.randint(C, (n,)), .2+k/10).isfinite()
+    assert len(graphs)<=2
+    torch._dynamo.reset()
+    graphs.clear()
+    for alpha in (.1,.4,.7,2.,1.,.3): compiled(torch.randn(4,3,6,6), torch.randint(C, (4,)), alpha)
     torch._dynamo.reset()
     assert len(graphs)<=2
 
