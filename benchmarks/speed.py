@@ -1,6 +1,6 @@
 """Time and memory of fastmix against other libraries and against what no library can beat, as ratios
 
-python benchmarks/speed.py # about 8 minutes on 2 cores that do nothing else; results go to benchmarks/results"""
+python benchmarks/speed.py # about 10 minutes; results go to benchmarks/results"""
 import csv, importlib.metadata, os, platform, subprocess, sys, time, torch, warnings
 from fastcore.script import call_parse
 from pathlib import Path
@@ -40,7 +40,7 @@ def rounded(o): return {k: f"{v:.4g}" if isinstance(v, float) else v for k,v in 
 @call_parse
 def main(
     only:str=','.join(sections), # Sections to run, separated by commas
-    threads:int=2, # Threads of PyTorch
+    threads:int=1, # Threads of PyTorch
     seconds:float=6, # For how long each comparison runs, about
     out:Path=res_dir # Folder for the tables
 ):

@@ -65,6 +65,11 @@ def _is_bare(t):
         and not (t.is_conj() or t.is_neg() or _wants_grad(t)))
 
 # %% ../nbs/01a_tensors.ipynb #8258a375
+def _between(t, lo, hi):
+    "Do all values of `t` lie in [lo, hi]? NaN does not"
+    least,most = t.aminmax()
+    return lo<=least.item() and most.item()<=hi
+
 def check_lam(
     lam, # Weight of each sample's own label, in [0, 1]: a number, or a Tensor with 1 or `n` values
     n:int, # Batch size
@@ -75,7 +80,7 @@ def check_lam(
     lam = lam.reshape(1) if lam.ndim==0 else lam
     if lam.ndim!=1 or lam.shape[0] not in (1,n) or lam.is_complex():
         raise ValueError(f"Expected lam to be a number or of shape ({n},), but got {lam.dtype} of shape {tuple(lam.shape)}")
-    if _is_readable(lam) and not ((lam>=0)&(lam<=1)).all(): raise ValueError(f"Expected lam in [0, 1], but got {lam.tolist()}")
+    if _is_readable(lam) and not _between(lam.float(), 0, 1): raise ValueError(f"Expected lam in [0, 1], but got {lam.tolist()}")
     return _to(lam, device or 'cpu').to(torch.float32)
 
 # %% ../nbs/01a_tensors.ipynb #d7fed647
@@ -83,7 +88,7 @@ def _check_perm(perm, n, device):
     perm = _tensor(perm, 'perm')
     if perm.shape!=(n,) or perm.is_floating_point() or perm.dtype==torch.bool:
         raise ValueError(f"Expected perm to hold {n} indices, but got {perm.dtype} of shape {tuple(perm.shape)}")
-    if _is_readable(perm) and not ((perm>=0)&(perm<n)).all(): raise ValueError(f"Expected perm in [0, {n-1}], but got {perm.tolist()}")
+    if _is_readable(perm) and not _between(perm.long(), 0, n-1): raise ValueError(f"Expected perm in [0, {n-1}], but got {perm.tolist()}")
     return _to(perm, device).long()
 
 # %% ../nbs/01a_tensors.ipynb #a0c94881
