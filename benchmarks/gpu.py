@@ -1,20 +1,25 @@
 """What fastmix does on a GPU: right, without waiting, in every precision, and how fast. Run it on your card and send the two tables
 
+pip install -e '.[benchmarks]'                  # other libraries to compare with; those that are missing are left out
 python benchmarks/gpu.py                        # at most 8 minutes; results go to benchmarks/results
 python benchmarks/gpu.py --cifar CIFAR_FOLDER   # with the time to 94 % on CIFAR-10, from its folder `cifar-10-batches-py`
 python benchmarks/gpu.py --device cpu --quick   # in small and without a card, to see that it works"""
-import contextlib, itertools, pickle, sys, tempfile, time, torch, torch.nn.functional as F, warnings
+import contextlib, itertools, pickle, sys, tempfile, time, torch, torch.nn.functional as F, traceback, warnings
 import numpy as np
 from fastcore.script import call_parse
 from pathlib import Path
 from torch import nn
-from fastai.basics import Callback, DataLoaders, Learner, Recorder, accuracy, noop
+from torch.func import functionalize, grad, jvp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+from fastai.basics import Callback, CancelFitException, DataLoaders, Learner, Recorder, SGD, accuracy, noop
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import ProgressCallback
 from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropy
 import fastmix.all as fm
 from fastmix.draw import perm_within
+from torchvision.models import resnet18
 from speed import columns, res_dir, rounded, update, versions
+from speed_batch import cutmixes, mixups
 from speed_timing import name_of, race, row, rows
 
 warnings.filterwarnings('ignore')
@@ -26,13 +31,25 @@ class Run:
     def cuda(self): return self.device.type=='cuda'
     def wait(self): return torch.cuda.synchronize() if self.cuda else None
 
+    def failed(self, what, e):
+        self.bad.append(f'{self.section}: {what}: {type(e).__name__}: {" ".join(str(e).split())[:300]}')
+        print('FAIL', self.bad[-1], flush=True)
+
     def check(self, what, case, f):
         "Note whether `f` holds: it returns the largest difference, or raises"
-        try: self.res.append(row(self.section, what, case, 'fastmix', float(f()), 'largest difference'))
+        try: value = float(f())
         except Exception as e:
-            self.bad.append(f'{self.section}: {what}, {case}: {type(e).__name__}: {" ".join(str(e).split())[:300]}')
-            print('FAIL', self.bad[-1], flush=True)
-            self.res.append(row(self.section, what, case, 'fastmix', 'failed', 'largest difference'))
+            self.failed(f'{what}, {case}', e)
+            value = 'failed'
+        self.res.append(row(self.section, what, case, 'fastmix', value, 'largest difference'))
+
+    def run(self, name):
+        "All of a section, or as much of it as there is until it stops with an error"
+        self.section = name
+        try: sections[name](self)
+        except Exception as e:
+            traceback.print_exc()
+            self.failed('the section stopped', e)
 
 def differ(a, b, tol):
     "Largest difference relative to 1 or more; raises if it is above `tol`"
@@ -86,27 +103,56 @@ def draws(r):
     r.check('draws', 'exact lambda', exact)
     for where in {'cpu',r.device.type}: r.check('draws', f'generator on {where}', lambda: same(where))
 
+def known_losses(w):
+    "Losses, and whether their targets are classes"
+    by_class = (nn.CrossEntropyLoss(w, ignore_index=1, label_smoothing=.1), nn.CrossEntropyLoss(), nn.NLLLoss(w), nn.MultiMarginLoss(weight=w),
+        CrossEntropyLossFlat(weight=w), LabelSmoothingCrossEntropy(weight=w))
+    by_value = (nn.MSELoss(), nn.L1Loss(), nn.SmoothL1Loss(), nn.HuberLoss(), nn.BCEWithLogitsLoss(pos_weight=w),
+        nn.KLDivLoss(reduction='batchmean'), nn.PoissonNLLLoss())
+    return [(f,True) for f in by_class] + [(f,False) for f in by_value]
+
 def losses(r):
     "Known losses with a lambda for each sample, values and gradients"
     w = torch.rand(5)
-    fs = [nn.CrossEntropyLoss(w, ignore_index=1, label_smoothing=.1), nn.CrossEntropyLoss(), nn.NLLLoss(w), nn.MSELoss(), nn.L1Loss(),
-        nn.SmoothL1Loss(), nn.HuberLoss(),
-        nn.BCEWithLogitsLoss(pos_weight=w), nn.KLDivLoss(reduction='batchmean'), nn.PoissonNLLLoss(), nn.MultiMarginLoss(weight=w),
-            CrossEntropyLossFlat(weight=w),
-        LabelSmoothingCrossEntropy(weight=w)]
-    for f in fs:
-        by_class = any(o in str(f) for o in ('CrossEntropy','NLLLoss()','MultiMargin')) and 'Poisson' not in str(f)
-        pred,y,lam = torch.randn(64,5).log_softmax(1),torch.randint(5, (64,)) if by_class else torch.rand(64,5),torch.rand(64)
-        def one(dev):
-            f.to(dev)
+    for there,here in zip(known_losses(w.to(r.device)), known_losses(w), strict=True):
+        classes = here[1]
+        pred,y,lam = torch.randn(64,5).log_softmax(1),torch.randint(5, (64,)) if classes else torch.rand(64,5),torch.rand(64)
+        def one(f, dev):
             p = pred.to(dev).requires_grad_()
             l = fm.MixUpLoss(f)(p, y.to(dev), yb1=y.roll(1, 0).to(dev), lam=lam.to(dev))
             return l,torch.autograd.grad(l, p)[0]
-        r.check('losses', str(f), lambda: differ(one(r.device), one('cpu'), 1e-5))
+        r.check('losses', str(here[0]), lambda: differ(one(there[0], r.device), one(here[0], 'cpu'), 1e-5))
 
+def exported(f, x):
+    class Module(nn.Module):
+        def forward(self, x): return f(x)
+    return torch.export.export(Module(), (x,)).module()(x)
+
+def tangent(f, x): return jvp(f, (x,), (x.cos(),))[1]
+
+transforms = dict(functionalize=lambda f,x: functionalize(f)(x), vmap=lambda f,x: vmap(f)(torch.stack([x,x+1]))[0],
+    grad=lambda f,x: grad(lambda x: f(x).sin().sum())(x), jvp=tangent, make_fx=lambda f,x: make_fx(f)(x+1)(x), export=exported,
+    trace=lambda f,x: torch.jit.trace(f, x+1, check_trace=False)(x), inference_mode=lambda f,x: torch.inference_mode()(f)(x))
+
+def transformed(r):
+    "What PyTorch makes of the batch functions and the loss there is what it makes of them here"
+    x,p,y,perm,lam = torch.randn(4,3,8,8),torch.randn(4,5),torch.tensor([3,1,4,0]),torch.tensor([1,2,3,0]),torch.tensor([.3,1.,.85,.5])
+    boxes = fm.draw_boxes((8,8), lam)
+    def functions(dev):
+        py,pl,pb,yy = (o.to(dev) for o in (perm,lam,boxes,y))
+        return dict(mixup=lambda x: fm.mixup_batch(x, perm=py, lam=pl)[0], cutmix=lambda x: fm.cutmix_batch(x, perm=py, boxes=pb)[0],
+            loss=lambda p: fm.MixUpLoss(nn.CrossEntropyLoss())(p, yy, yb1=yy[py], lam=pl))
+    there,here = functions(r.device),functions('cpu')
+    for (k,how),name in itertools.product(transforms.items(), here):
+        o = p if name=='loss' else x
+        want = tangent if k=='jvp' else transforms['grad'] if k=='grad' else lambda f,x: f(x)
+        r.check('transforms', f'{name}, {k}', lambda: differ([how(there[name], o.to(r.device))], [want(here[name], o)], 1e-5))
+
+def choice(**kw): return fm.MixChoice(fm.MixUp(**kw), fm.CutMix(**kw))
+def choice_per_sample(**kw): return fm.MixChoice(fm.MixUp(**kw), fm.CutMix(**kw), None, per_sample=True)
 mixers = dict(MixUp=fm.MixUp, CutMix=fm.CutMix, FMix=fm.FMix, ResizeMix=fm.ResizeMix, ManifoldMixUp=fm.ManifoldMixUp,
-    OutputMixUp=fm.OutputMixUp,
-    MixChoice=lambda **kw: fm.MixChoice(fm.MixUp(**kw), fm.CutMix(**kw)))
+    OutputMixUp=fm.OutputMixUp, MixChoice=choice)
+per_sample = dict(mixers, **{'MixChoice per sample': choice_per_sample})
 
 def small_net():
     torch.manual_seed(0)
@@ -131,13 +177,13 @@ def callbacks(r):
     "Each mixer, drawing from a generator on the processor, trains as it does there"
     def fit(dev, make):
         torch.manual_seed(0)
-        learn = learner(r, dev, [make(generator=torch.Generator().manual_seed(1)), Losses()])
+        learn = learner(r, dev, [make(generator=torch.Generator().manual_seed(1)), Losses()], opt_func=SGD) # Adam makes steps of differences alone
         learn.fit(2)
         return [*learn.losses.seen,*learn.model.parameters()]
-    for k,make in mixers.items(): r.check('callbacks', k, lambda: differ(fit(r.device, make), fit('cpu', make), 1e-3))
+    for k,make in per_sample.items(): r.check('callbacks', k, lambda: differ(fit(r.device, make), fit('cpu', make), 1e-3))
 
 def functional(r):
-    for f in (batch_functions, draws, losses, callbacks): f(r)
+    for f in (batch_functions, draws, losses, transformed, callbacks): f(r)
 
 # ---- (2) nothing waits for the device
 
@@ -163,7 +209,7 @@ def stepper(r, cb, model=None, **kw):
 
 def waits(r):
     "A training batch of each mixer, once a fit has begun; the Recorder, which reads the loss, is left out"
-    for k,make in dict(none=None, **mixers).items():
+    for k,make in dict(none=None, **per_sample).items():
         def go():
             learn,step,end = stepper(r, make and make())
             learn.remove_cbs(learn.cbs.filter(lambda o: isinstance(o, Recorder)))
@@ -189,7 +235,7 @@ def waits(r):
 # ---- (3) precisions, compilers, graphs
 
 def precisions(r):
-    kinds = [('bfloat16',dict(amp_mode='bf16'))] + [('float16 with GradScaler',{})]*r.cuda
+    kinds = [('bfloat16',dict(amp_mode='bf16'))]*(not r.cuda or torch.cuda.is_bf16_supported()) + [('float16 with GradScaler',{})]*r.cuda
     for (name,kw),(k,make) in itertools.product(kinds, mixers.items()):
         def go():
             learn = learner(r, r.device, [make(), MixedPrecision(**kw) if r.cuda else CpuAutocast(), Losses()])
@@ -263,31 +309,42 @@ def precision(r):
 
 # ---- (4) speed
 
+def runnable(r, fs):
+    "Those of `fs` that run there; what another library can't do is no failure of this one"
+    res = {}
+    for k,f in fs.items():
+        try: [o() for o in (f if isinstance(f, tuple) else (f,))]
+        except Exception as e:
+            if k.startswith('fastmix'): raise
+            print(f'{k} is left out: {type(e).__name__}: {" ".join(str(e).split())[:200]}', flush=True)
+        else: res[k] = f
+    return res
+
 def speed(r):
-    from speed_batch import cutmixes, mixups
-    seconds,shapes = (.1,[(16,3,32,32)]) if r.quick else (3,[(64,3,224,224),(256,3,224,224),(256,3,32,32)])
+    "Batches by fastmix and by others, and steps of a network with each mixer"
+    seconds,shapes = (.05,[(16,3,32,32)]) if r.quick else (3,[(64,3,224,224),(256,3,224,224),(256,3,32,32)])
     def clock():
         r.wait()
         return time.perf_counter()
     for shape in shapes:
         x,y = torch.rand(shape, device=r.device),torch.randint(10, shape[:1], device=r.device)
         for what,fs in (('MixUp',mixups(x, y)),('CutMix',cutmixes(x, y))):
-            fs = {'read and write a batch':x.clone} | fs
-            times = race(fs, seconds, clock=clock)
-            res = rows(r.section, what, name_of(shape), times, 'fastmix')
-            moved = next(o['value'] for o in res if o['name']=='read and write a batch')*1.5
-            ours = next(o['value'] for o in res if o['name']=='fastmix')
-            r.res += res + [row(r.section, what, name_of(shape), 'fastmix over the limit (three batches moved at measured bandwidth)',
-                ours/moved, 'ratio')]
-    from torchvision.models import resnet18
-    kw = dict(n=8, size=32, bs=8) if r.quick else dict(n=128, size=224, bs=128)
+            times = race(runnable(r, {'read and write a batch':x.clone} | fs), seconds, clock=clock)
+            res = {o['name']: o for o in rows(r.section, what, name_of(shape), times, 'fastmix')}
+            limit = 1.5*res['read and write a batch']['value'] # two batches read and one written
+            r.res += [*res.values(), row(r.section, what, name_of(shape), 'fastmix over the limit (three batches moved at measured bandwidth)',
+                res['fastmix']['value']/limit, 'ratio')]
+    network_steps(r, seconds, clock)
+
+def network_steps(r, seconds, clock):
+    n,size = (8,32) if r.quick else (64,224)
     both = {}
     for k,make in dict(none=None, **mixers).items():
         torch.manual_seed(0)
-        both[k] = stepper(r, make and make(), resnet18(num_classes=5), **kw)[1:]
+        both[k] = stepper(r, make and make(), resnet18(num_classes=5), n=n, size=size, bs=n)[1:]
     times = race({k: step for k,(step,_) in both.items()}, 10*seconds, least=2 if r.quick else 7, clock=clock)
     for _,end in both.values(): end()
-    r.res += rows(r.section, 'step of a ResNet-18', f"{kw['bs']}x3x{kw['size']}x{kw['size']}", times, 'none')
+    r.res += rows(r.section, 'step of a ResNet-18', f'{n}x3x{size}x{size}', times, 'none')
 
 # ---- (5) CIFAR-10
 
@@ -336,14 +393,15 @@ def resnet9(width=64):
         nn.Linear(8*w, 10))
 
 class Reached(Callback):
-    "Seconds of training until the accuracy in validation is `goal`, and the best that there was"
+    "Seconds of training until the accuracy in validation is `goal`, and the best that there was; stops after `limit` seconds"
     order = 1000
-    def __init__(self, goal): self.goal,self.seconds,self.best = goal,None,0.
+    def __init__(self, goal, limit): self.goal,self.limit,self.seconds,self.best = goal,limit,None,0.
     def before_fit(self): self.start = time.perf_counter()
     def after_epoch(self):
-        acc = float(self.recorder.log[-1] if not isinstance(self.recorder.log[-1], str) else self.recorder.log[-2])
+        passed,acc = time.perf_counter()-self.start,self.recorder.values[-1][-1]
         self.best = max(self.best, acc)
-        if acc>=self.goal and self.seconds is None: self.seconds = time.perf_counter()-self.start
+        if acc>=self.goal and self.seconds is None: self.seconds = passed
+        if passed>self.limit: raise CancelFitException()
 
 def cifar(r):
     with tempfile.TemporaryDirectory() as tmp:
@@ -358,8 +416,7 @@ def cifar(r):
         dls.n_inp = 1
         model = resnet9(width).to(r.device, memory_format=torch.channels_last)
         learn = Learner(dls, model, loss_func=nn.CrossEntropyLoss(label_smoothing=.1), metrics=accuracy, wd=5e-3,
-            cbs=[Reached(.94), *([cb] if cb else []),
-            *([MixedPrecision(amp_mode='bf16')] if r.cuda else [])], path=tempfile.gettempdir())
+            cbs=[Reached(.94, 150), *([cb] if cb else []), *([MixedPrecision()] if r.cuda else [])], path=tempfile.gettempdir())
         learn.remove_cb(ProgressCallback)
         learn.logger = noop
         learn.fit_one_cycle(epochs, 1e-2)
@@ -369,6 +426,12 @@ def cifar(r):
             row(r.section, 'CIFAR-10', case, k, learn.reached.best, 'best accuracy')]
 
 sections = dict(functional=functional, waits=waits, precision=precision, speed=speed, cifar=cifar)
+
+def write(r, out):
+    "Both tables, with all that is known so far"
+    info = versions('gpu', 1) | dict(device=torch.cuda.get_device_name() if r.cuda else str(r.device))
+    update(out/'gpu.csv', columns, [rounded(o|dict(threads=1)) for o in r.res])
+    update(out/'gpu_versions.csv', list(info), [info])
 
 @call_parse
 def main(
@@ -384,15 +447,11 @@ def main(
     torch.manual_seed(0)
     r,start = Run(device, quick, cifar),time.perf_counter()
     for name in only.split(','):
-        r.section,begin,n = name,time.perf_counter(),len(r.res)
-        sections[name](r)
+        begin,n = time.perf_counter(),len(r.res)
+        r.run(name)
         print(f'{name}: {time.perf_counter()-begin:.0f} s, {len(r.res)-n} rows', flush=True)
         for o in map(rounded, r.res[n:]):
-            if name not in ('functional',): print(f"  {o['what']} {o['case']} {o['name']}: {o['value']} {o['unit']} {o.get('ratio', '')}",
-                flush=True)
-    if not quick:
-        info = versions('gpu', 1) | dict(device=torch.cuda.get_device_name() if r.cuda else device)
-        update(Path(out)/'gpu.csv', columns, [rounded(o|dict(threads=1)) for o in r.res])
-        update(Path(out)/'gpu_versions.csv', list(info), [info])
+            if name!='functional': print(f"  {o['what']} {o['case']} {o['name']}: {o['value']} {o['unit']} {o.get('ratio', '')}", flush=True)
+        if not quick: write(r, Path(out))
     print(f'{len(r.res)} rows, {len(r.bad)} failed, {time.perf_counter()-start:.0f} s')
     if r.bad: sys.exit('\n'.join(r.bad))

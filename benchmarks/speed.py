@@ -1,12 +1,13 @@
 """Time and memory of fastmix against other libraries and against what no library can beat, as ratios
 
-python benchmarks/speed.py # about 8 minutes on 2 cores that do nothing else; results go to benchmarks/results"""
+python benchmarks/speed.py # about 10 minutes; results go to benchmarks/results"""
 import csv, importlib.metadata, os, platform, subprocess, sys, time, torch, warnings
 from fastcore.script import call_parse
 from pathlib import Path
 
 warnings.filterwarnings('ignore')
-sections = dict(batch='speed_batch', memory='speed_batch', tried='speed_batch', parts='speed_batch', pages='speed_batch', steps='speed_step', masks='speed_step',
+sections = dict(batch='speed_batch', memory='speed_batch', tried='speed_batch', parts='speed_batch', pages='speed_batch',
+    steps='speed_step', proof='speed_step', masks='speed_step',
     imports='speed_growth', growth='speed_growth')
 res_dir = Path(__file__).resolve().parent/'results'
 columns = 'section what case name threads value unit rounds reference ratio low high'.split()
@@ -17,8 +18,12 @@ def processor():
     names = [o.split(':')[1].strip() for o in info.read_text().splitlines() if o.startswith('model name')] if info.exists() else []
     return names[0] if names else platform.processor()
 
+def version(name):
+    try: return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError: return 'none'
+
 def versions(run, threads):
-    res = dict(run=run, threads=threads, python=platform.python_version()) | {o: importlib.metadata.version(o) for o in packages}
+    res = dict(run=run, threads=threads, python=platform.python_version()) | {o: version(o) for o in packages}
     return res | dict(processor=processor(), cores=os.cpu_count(), system=platform.system())
 
 def update(path, names, new):
@@ -35,7 +40,7 @@ def rounded(o): return {k: f"{v:.4g}" if isinstance(v, float) else v for k,v in 
 @call_parse
 def main(
     only:str=','.join(sections), # Sections to run, separated by commas
-    threads:int=2, # Threads of PyTorch
+    threads:int=1, # Threads of PyTorch
     seconds:float=6, # For how long each comparison runs, about
     out:Path=res_dir # Folder for the tables
 ):

@@ -4,14 +4,16 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from fastai.callback.mixup import CutMix as FastaiCutMix, MixUp as FastaiMixUp
-from kornia.augmentation import RandomCutMixV2, RandomMixUpV2
-from timm.data import Mixup
 from torchvision.transforms import v2
 from fastmix.all import box_lam, cutmix_batch, draw_boxes, draw_lam, draw_perm, mixup_batch
 from fastmix.mix import _lerp_each
 from fastmix.paste import box_mask, paste
 from fastmix.tensors import over_samples, take
 from speed_timing import name_of, race, row, rows
+try: from kornia.augmentation import RandomCutMixV2, RandomMixUpV2
+except ImportError: RandomCutMixV2 = RandomMixUpV2 = None
+try: from timm.data import Mixup
+except ImportError: Mixup = None
 
 shapes = (64,3,224,224),(32,3,512,512),(256,3,32,32),(64,1,16000),(4,1,64,128,128)
 limits = dict(MixUp='torch.lerp, operands ready', CutMix='clone')
@@ -35,10 +37,15 @@ def in_place(name, make, x):
 
 def timm_mixes(x, y, **kw):
     res = {}
-    for mode in ('batch','elem'):
+    for mode in ('batch','elem') if Mixup else ():
         f = Mixup(mode=mode, num_classes=10, **kw)
         res |= in_place(f'timm {mode}', lambda own, f=f: lambda: f(own, y), x)
     return res
+
+def kornia_mix(cls, x, y):
+    if not cls: return {}
+    mix = cls(p=1., data_keys=['input','class'])
+    return dict(kornia=lambda: mix(x, y))
 
 def mixups(x, y):
     "The limit, fastmix and all others that take such a batch"
@@ -47,16 +54,16 @@ def mixups(x, y):
         'fastmix, one lambda': lambda: mixup_batch(x, y, per_sample=False), 'fastai': fastai_mix(FastaiMixUp, x, y, 0.4)}
     res |= timm_mixes(x, y, mixup_alpha=0.4)
     if x.ndim!=4: return res
-    tv,kornia = v2.MixUp(alpha=0.4, num_classes=10),RandomMixUpV2(p=1., data_keys=['input','class'])
-    return res | dict(torchvision=lambda: tv(x, y), kornia=lambda: kornia(x, y))
+    tv = v2.MixUp(alpha=0.4, num_classes=10)
+    return res | dict(torchvision=lambda: tv(x, y)) | kornia_mix(RandomMixUpV2, x, y)
 
 def cutmixes(x, y):
     "The same for CutMix"
     res = {limits['CutMix']: x.clone, 'fastmix': lambda: cutmix_batch(x, y), 'fastmix, one box': lambda: cutmix_batch(x, y, per_sample=False)}
     if x.ndim!=4: return res
     res |= in_place('fastai', lambda own: fastai_mix(FastaiCutMix, own, y, 1.), x) | timm_mixes(x, y, mixup_alpha=0., cutmix_alpha=1.)
-    tv,kornia = v2.CutMix(num_classes=10),RandomCutMixV2(p=1., data_keys=['input','class'])
-    return res | dict(torchvision=lambda: tv(x, y), kornia=lambda: kornia(x, y))
+    tv = v2.CutMix(num_classes=10)
+    return res | dict(torchvision=lambda: tv(x, y)) | kornia_mix(RandomCutMixV2, x, y)
 
 def batch_of(shape): return torch.rand(shape),torch.randint(10, shape[:1])
 def both(x, y): return dict(MixUp=mixups(x, y), CutMix=cutmixes(x, y))

@@ -1,13 +1,14 @@
 "Time functions in turn, and note what was measured as rows of a table"
-import gc, random, statistics, time
+import gc, random, statistics, time, torch
 
 def race(
     fs, # Names to functions, or to pairs `(ready, f)`: the time of `ready` is not counted
     seconds=10., # For how long
     least=7, # Rounds at least
-    clock=time.perf_counter
+    clock=None # By default that of the processor with one thread, which other programs don't disturb, else that on the wall
 ): # Names to lists of seconds, an entry a round
     "Call all of `fs` in turn, in an order drawn anew for each round"
+    clock = clock or (time.process_time if torch.get_num_threads()==1 else time.perf_counter)
     pairs = {k: v if isinstance(v, tuple) else (None,v) for k,v in fs.items()}
     times,order,start,n = {k:[] for k in fs},random.Random(0),time.perf_counter(),-2
     gc.collect()

@@ -23,7 +23,7 @@ def _from(generator): return {} if generator is None else dict(generator=generat
 
 def _to(t, device):
     "`t` on `device`. A copy to the processor is waited for, since it would be read before it has arrived"
-    return t.to(device, non_blocking=torch.device(device).type!='cpu')
+    return t if t.device==device else t.to(device, non_blocking=torch.device(device).type!='cpu')
 
 # %% ../nbs/00_draw.ipynb #ff90a462
 def draw_perm(
@@ -137,7 +137,7 @@ def draw_lam(
     shape = torch.full((2,n), alpha+1, dtype=torch.float32, device=source)
     log_gamma = torch._standard_gamma(shape, **_from(generator)).log_()
     log_u = torch.rand(2, n, dtype=torch.float32, device=source, **_from(generator)).neg_().log1p_()
-    t = (log_gamma[0] - log_gamma[1] + (log_u[0]-log_u[1])/alpha).sigmoid()
+    t = (log_gamma + log_u/max(alpha, 1e-30)).softmax(0)[0] # a smaller alpha would take the logarithms out of float32
     return _to(torch.maximum(t, 1-t) if dedup else t, device)
 
 # %% ../nbs/00_draw.ipynb #5dec7387
@@ -153,7 +153,7 @@ def place_boxes(
     us = _to(torch.rand(len(sides), sides[0].shape[0], dtype=torch.float32, device=source, **_from(generator)), device)
     ends = []
     for s,side,u in zip(size, sides, us):
-        if   where=='centre':  lo = (u*s - side/2 + 0.5).floor()
+        if   where=='centre':  lo = torch.add(u*s+0.5, side, alpha=-0.5).floor()
         elif where=='uniform': lo = (u*(side+(s-1))).floor() - side + 1
         else:                  lo = (u*(s+1-side)).floor()
         ends += [lo.clamp(0, s), (lo+side).clamp(0, s)]

@@ -10,6 +10,7 @@ __all__ = ['Plain', 'PerSample']
 # %% ../nbs/19a_each.ipynb #a5ff22c5
 import itertools, torch
 from copy import copy
+from .draw import _to
 from .mixer import Mixer
 from .nested import leaves, rebuild
 from .targets import plan_targets
@@ -43,7 +44,7 @@ class PerSample(Mixer):
 
     def draw(self, x, b):
         "A mixer for each sample, and what each mixer draws"
-        b.pick = torch.multinomial(torch.tensor(self.weights).expand(b.n, -1), 1, generator=b.cpu_generator)[:,0].to(x.device)
+        b.pick = _to(torch.multinomial(torch.tensor(self.weights).expand(b.n, -1), 1, generator=b.cpu_generator)[:,0], x.device)
         b.each = [copy(b) for _ in self.mixers]
         for m,o in zip(self.mixers,b.each):
             o.alpha = m._alpha_now(b.pct)

@@ -13,6 +13,7 @@ from numbers import Real
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.learner import Learner
+from .draw import _to
 from .paste import check_dims
 from .tensors import take
 from .mixer import Mixer
@@ -30,7 +31,7 @@ def fourier_masks(
     freqs = torch.meshgrid(*[torch.fft.fftfreq(s) if i<len(size)-1 else torch.fft.rfftfreq(s) for i,s in enumerate(size)], indexing='ij')
     amp = torch.stack(freqs).norm(dim=0).clamp(min=1/max(size)).pow(-decay).to(dev, non_blocking=True)
     shape = (n,*amp.shape,2)
-    noise = torch.randn(shape, device=dev if generator is None else generator.device, generator=generator).to(dev)
+    noise = _to(torch.randn(shape, device=dev if generator is None else generator.device, generator=generator), dev)
     field = torch.fft.irfftn(torch.view_as_complex(noise)*amp, s=tuple(size)).flatten(1)
     rank = field.argsort(1, descending=True).argsort(1)
     return (rank < (lam*field.shape[1]).round()[:,None]).view(n, 1, *size)

@@ -52,14 +52,17 @@ def blend(
     return (lam*loss).where(lam>0, 0) + ((1-lam)*loss1).where(lam<1, 0)
 
 # %% ../nbs/02_loss.ipynb #6e6f0428
-def _flatten(flat, pred, y):
-    "Both as fastai's wrapper `flat` would hand them on"
-    if flat is None: return pred,y
-    pred,y = (o.transpose(flat.axis, -1).contiguous() for o in (pred,y))
-    if flat.floatify and y.dtype is not torch.float16: y = y.float()
-    if y.dtype in (torch.int8, torch.int16, torch.int32): y = y.long()
-    if not flat.flatten: return pred,y
-    return pred.view(-1, pred.shape[-1]) if flat.is_2d else pred.view(-1),y.view(-1)
+def _flatten(flat, pred, *ys):
+    "All as fastai's wrapper `flat` would hand them on"
+    def target(y):
+        y = y.transpose(flat.axis, -1).contiguous()
+        if flat.floatify and y.dtype is not torch.float16: y = y.float()
+        if y.dtype in (torch.int8, torch.int16, torch.int32): y = y.long()
+        return y.view(-1) if flat.flatten else y
+    if flat is None: return pred,*ys
+    pred = pred.transpose(flat.axis, -1).contiguous() # once: predictions may be large
+    if flat.flatten: pred = pred.view(-1, pred.shape[-1]) if flat.is_2d else pred.view(-1)
+    return pred,*map(target, ys)
 
 def _entries(known):
     "The known loss without its reduction: nothing of the user's loss is changed for it, not even for a moment"
@@ -109,8 +112,7 @@ def known_loss(known, loss_func, pred, yb, yb1, lam):
     (y,*rest),(y1,*rest1) = zip(*[_weighted_only(a, b, lam) for a,b in zip(yb0, yb1)])
     lam = lam.view(-1, *[1]*(y.ndim-1))
     if known.flat is not None:
-        lam = _flatten(known.flat, p, lam.expand(y.shape))[1]
-        (p,y),(_,y1) = _flatten(known.flat, p, y),_flatten(known.flat, p, y1)
+        p,y,y1,lam = _flatten(known.flat, p, y, y1, lam.expand(y.shape))
     if not _matches(known.func, p, y):
         loss_func(pred, *yb) # says it in PyTorch's own words, where PyTorch refuses it too
         raise ValueError(f"Expected predictions and targets of {name_of(loss_func)} to match entry by entry, "
@@ -127,7 +129,7 @@ def check_entries(
     known = as_known(loss_func.loss_func if isinstance(loss_func, MixUpLoss) else loss_func)
     if known is None or len(yb)!=1 or not all(isinstance(o, Tensor) and o.ndim for o in (pred,*yb)): return
     p,y = _plain(pred),_plain(yb[0])
-    if known.flat is not None: p,y = _flatten(known.flat, p, y)
+    if known.flat is not None: p,y = _flatten(known.flat, p.to('meta'), y.to('meta')) # shapes alone
     if not _matches(known.func, p, y): raise ValueError(f"Expected predictions and targets of {name_of(loss_func)} to match entry by entry, "
         f"but got shapes {tuple(pred.shape)} and {tuple(yb[0].shape)}")
 

@@ -29,18 +29,22 @@ def _lerp_each(x, perm, lam):
         else: torch.lerp(x[j], a, l, out=o)
     return res
 
+def _lerp_known(x, perm, lam):
+    "`_lerp` where the values of `lam` are known. Large samples go one by one"
+    if x.numel()>=len(x)*2**16 and _is_bare(x): return _lerp_each(x, perm, lam)
+    w = over_samples(lam, x)
+    whole = (w.flatten()==1).expand(len(x)).nonzero()[:,0] if 1. in lam.tolist() else None
+    xm = take(x, perm).lerp_(x, w)
+    return xm if whole is None else xm.index_copy_(0, whole, x.index_select(0, whole))
+
 def _lerp(x, perm, lam):
-    "`lam*x + (1-lam)*x[perm]`, and where `lam` is 1 no trace of `x[perm]`. Large samples go one by one"
-    if _wants_grad(lam): return take(x, perm).lerp(x, over_samples(lam, x))
-    readable = _is_readable(lam)
-    if readable and x.numel()>=len(x)*2**16 and _is_bare(x): return _lerp_each(x, perm, lam)
-    if not readable: perm = perm.where(lam<1, torch.arange(x.shape[0], device=x.device))
+    "`lam*x + (1-lam)*x[perm]`, and where `lam` is 1 no trace of `x[perm]`"
+    wants_grad = _wants_grad(lam)
+    if not wants_grad and _is_readable(lam): return _lerp_known(x, perm, lam)
     x1,w = take(x, perm),over_samples(lam, x)
+    if wants_grad: return x1.lerp(x, w)
     xm = x1.lerp(x, w) if _is_watched() else x1.lerp_(x, w)
-    if readable and 1. in (lams := lam.expand(len(x)).tolist()):
-        whole = [i for i,l in enumerate(lams) if l==1]
-        xm[whole] = x[whole]
-    return xm
+    return torch.where(w==1, x, xm, out=xm if _is_bare(x) else None)
 
 # %% ../nbs/01_mix.ipynb #99b0cee7
 def mixup_batch(
@@ -90,7 +94,8 @@ def mixup_batch(
     B,dev = x.shape[0],x.device
     perm = draw_perm(B, dev, generator) if perm is None else _check_perm(perm, B, dev)
     lam = draw_lam(B if per_sample else 1, alpha, dedup, dev, generator) if lam is None else check_lam(lam, B, dev).clone()
-    return _like(_lerp(_plain(x), perm, lam), x),None if y is None else take(y, perm),lam
+    y1 = None if y is None else take(y, perm)
+    return _like(_lerp(_plain(x), perm, lam), x),y1,lam
 
 # %% ../nbs/01_mix.ipynb #6c655ab7
 def cutmix_batch(
@@ -158,7 +163,8 @@ def cutmix_batch(
     if   boxes is not None: boxes = _check_boxes(boxes, B, size, dev)
     elif lam is not None:   boxes = draw_boxes(size, check_lam(lam, B, dev).expand(B if per_sample else -1), uniform, generator)
     else:                   boxes = draw_cut(B if per_sample else 1, size, alpha, length, minmax, uniform, device=dev, generator=generator)
-    return paste(x, perm, boxes, dims),None if y is None else take(y, perm),box_lam(boxes, size),boxes
+    y1,lam = None if y is None else take(y, perm),box_lam(boxes, size)
+    return paste(x, perm, boxes, dims),y1,lam,boxes
 
 # %% ../nbs/01_mix.ipynb #60353b1e
 def _weighted_only(y, y1, lam):
@@ -194,13 +200,12 @@ def mix_targets(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         For an argument of another kind or out of its range; the message says what was expected and what to write instead
     """
     if y.shape!=y1.shape: raise ValueError(f"Expected y and y1 of one shape, but got {tuple(y.shape)} and {tuple(y1.shape)}")
     if not y.is_floating_point():
         if num_classes is None: raise ValueError(f"Expected num_classes, to make integer targets dense, but got {y.dtype} without it")
         y,y1 = (F.one_hot(o.long(), num_classes).movedim(-1, 1 if o.ndim else -1).float() for o in (y,y1))
-    lam = check_lam(lam, y.shape[0], y.device)
-    y,y1 = _weighted_only(y, y1, lam)
-    return y1.lerp(y, over_samples(lam, y))
+    lam = over_samples(check_lam(lam, y.shape[0], y.device), y)
+    return (lam*y).where(lam>0, 0) + ((1-lam)*y1).where(lam<1, 0)

@@ -11,7 +11,7 @@ __all__ = ['MixedBatch', 'draw_partners', 'union_mask', 'n_lams']
 import torch
 from torch import Tensor
 from fastcore.basics import patch
-from .draw import draw_perm
+from .draw import _to, draw_perm
 from .hooks import PlaceHooks, is_compiled, unwrap
 from .known import is_known, name_of
 from .loss import MixUpLoss, check_entries, dense_loss
@@ -160,7 +160,7 @@ def draw_partners(
     bad = perm.shape!=(b.n,) or perm.is_floating_point() or perm.dtype is torch.bool
     if bad or perm.device.type=='cpu' and sorted(perm.tolist())!=[*range(b.n)]: raise ValueError(
         f"Expected pair to return each index below {b.n} once, as a LongTensor ({b.n},), but got {kind_of(perm)}")
-    return perm.to(device)
+    return _to(perm, device)
 
 # %% ../nbs/10_mixed.ipynb #e644781f
 def union_mask(

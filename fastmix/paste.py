@@ -59,8 +59,9 @@ def check_sides(length=None, minmax=None, boxes=None):
         raise ValueError(f"Expected minmax as a pair (a, b) with 0 < a <= b <= 1, shares of each side, but got {minmax}")
 
 def _check_boxes(boxes, n, size, device):
-    boxes = _tensor(boxes)
-    if boxes.ndim!=3 or boxes.shape[0] not in (1,n) or boxes.shape[1:]!=(len(size),2) or boxes.is_floating_point():
+    boxes = _tensor(boxes, 'boxes')
+    integers = not (boxes.is_floating_point() or boxes.is_complex() or boxes.dtype==torch.bool)
+    if boxes.ndim!=3 or boxes.shape[0] not in (1,n) or boxes.shape[1:]!=(len(size),2) or not integers:
         raise ValueError(
             f"Expected boxes as integers of shape ({n} or 1, {len(size)}, 2), but got {boxes.dtype} of shape {tuple(boxes.shape)}")
     if _is_readable(boxes):

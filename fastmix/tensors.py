@@ -29,12 +29,18 @@ def _check_batch(x):
         "Pass x.float() (x.dequantize() if quantised), scaled as your model wants it, or mix embeddings instead of indices")
     if not x.numel(): raise ValueError(f"Expected a batch of at least 1 sample with at least 1 value, but got x of shape {tuple(x.shape)}")
 
+def _tensor(o, name):
+    "`o` as a Tensor, new ones on the processor whatever the default device"
+    if isinstance(o, Tensor): return o
+    try: return torch.as_tensor(o, device='cpu')
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise TypeError(f"Expected {name} as a Tensor, or as numbers that make one, but got {_kind(o)}: {e}") from e
+
 def _check_targets(y, x):
     "`y` as a Tensor with an entry for each sample of `x`"
-    if not isinstance(y, Tensor):
-        try: y = _to(torch.as_tensor(y, device='cpu'), x.device)
-        except (TypeError, ValueError, RuntimeError) as e:
-            raise TypeError(f"Expected y as a Tensor, or as numbers that make one, but got {_kind(y)}") from e
+    if not isinstance(y, Tensor): y = _to(_tensor(y, 'y'), x.device)
+    if y.layout!=torch.strided or y.is_nested: raise TypeError(
+        f"Expected dense targets, but got a {'nested' if y.is_nested else y.layout} Tensor. Pass y.to_dense(), or y.to_padded_tensor(0)")
     if y.ndim==0 or y.shape[0]!=x.shape[0]:
         raise ValueError(f"Expected as many targets as samples, but got {'a single one' if y.ndim==0 else y.shape[0]} for {x.shape[0]}")
     if y.device!=x.device: raise ValueError(f"Expected y on the device of x, {x.device}, but got {y.device}: pass y.to(x.device)")
@@ -59,7 +65,10 @@ def _is_bare(t):
         and not (t.is_conj() or t.is_neg() or _wants_grad(t)))
 
 # %% ../nbs/01a_tensors.ipynb #8258a375
-def _tensor(o): return o if isinstance(o, Tensor) else torch.as_tensor(o, device='cpu') # whatever the default device
+def _between(t, lo, hi):
+    "Do all values of `t` lie in [lo, hi]? NaN does not"
+    least,most = t.aminmax()
+    return lo<=least.item() and most.item()<=hi
 
 def check_lam(
     lam, # Weight of each sample's own label, in [0, 1]: a number, or a Tensor with 1 or `n` values
@@ -67,19 +76,19 @@ def check_lam(
     device=None # Where it is needed; by default on the processor
 )->Tensor: # float32, with shape `(1,)` or `(n,)`
     "`lam` as a tensor, or an error that says what is wrong with it"
-    lam = _tensor(lam)
+    lam = _tensor(lam, 'lam')
     lam = lam.reshape(1) if lam.ndim==0 else lam
-    if lam.ndim!=1 or lam.shape[0] not in (1,n):
-        raise ValueError(f"Expected lam to be a number or of shape ({n},), but got shape {tuple(lam.shape)}")
-    if _is_readable(lam) and not ((lam>=0)&(lam<=1)).all(): raise ValueError(f"Expected lam in [0, 1], but got {lam.tolist()}")
+    if lam.ndim!=1 or lam.shape[0] not in (1,n) or lam.is_complex():
+        raise ValueError(f"Expected lam to be a number or of shape ({n},), but got {lam.dtype} of shape {tuple(lam.shape)}")
+    if _is_readable(lam) and not _between(lam.float(), 0, 1): raise ValueError(f"Expected lam in [0, 1], but got {lam.tolist()}")
     return _to(lam, device or 'cpu').to(torch.float32)
 
 # %% ../nbs/01a_tensors.ipynb #d7fed647
 def _check_perm(perm, n, device):
-    perm = _tensor(perm)
+    perm = _tensor(perm, 'perm')
     if perm.shape!=(n,) or perm.is_floating_point() or perm.dtype==torch.bool:
         raise ValueError(f"Expected perm to hold {n} indices, but got {perm.dtype} of shape {tuple(perm.shape)}")
-    if _is_readable(perm) and not ((perm>=0)&(perm<n)).all(): raise ValueError(f"Expected perm in [0, {n-1}], but got {perm.tolist()}")
+    if _is_readable(perm) and not _between(perm.long(), 0, n-1): raise ValueError(f"Expected perm in [0, {n-1}], but got {perm.tolist()}")
     return _to(perm, device).long()
 
 # %% ../nbs/01a_tensors.ipynb #a0c94881

@@ -6,6 +6,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from fastai.basics import Callback, DataLoaders, Learner, TrainEvalCallback
+from fastai.callback.schedule import SchedLin
 from fastmix.callback import CutMix, MixUp
 from fastmix.choice import MixChoice
 from fastmix.draw import box_lam, draw_boxes, draw_lam, draw_perm
@@ -104,13 +105,37 @@ def model(task):
     return nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.ReLU(), nn.Linear(5, 3))
 
 mixers = MixUp,CutMix,lambda: MixUp(per_sample=False),lambda: MixUp(stack_y=False),lambda: CutMix(length=.5, stack_y=False)
-mixers += FMix,ResizeMix,lambda: MixChoice(MixUp(), CutMix(), per_sample=True),ManifoldMixUp,OutputMixUp
+mixers += FMix,ResizeMix,lambda: MixChoice(MixUp(), CutMix()),lambda: MixChoice(MixUp(), CutMix(), None, per_sample=True),ManifoldMixUp,OutputMixUp
+mixers += lambda: MixUp(generator=torch.Generator()),lambda: CutMix(generator=torch.Generator(), per_sample=False),lambda: FMix(generator=torch.Generator())
+mixers += lambda: MixUp(p=.99, alpha=SchedLin(.1, 1.)),lambda: ManifoldMixUp(mix_input=False),lambda: MixUp(pair=lambda yb, g: draw_perm(4, yb[0].device))
 
-class Host(TorchDispatchMode):
-    "What was drawn on the host may be read: it is 0"
+class Waits(TorchDispatchMode):
+    """Refuses what makes the host wait for a card: reading a value, a copy between devices that is waited for, indices from the host
+
+    What was drawn on the host may be read: it is 0."""
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kw = kwargs or {}
         if func is torch.ops.aten._local_scalar_dense.default and args[0].device.type=='cpu': return 0
-        return func(*args, **(kwargs or {}))
+        res = func(*args, **kw)
+        if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
+            a,b,late = (args[0],res,kw.get('non_blocking')) if func is torch.ops.aten._to_copy.default else (args[1],args[0],args[2:])
+            assert a.device.type==b.device.type or late, f'a copy from {a.device} to {b.device} that is waited for'
+        if func is torch.ops.aten.index.Tensor:
+            assert all(i is None or i.device==args[0].device for i in args[1]), f'indices on the host for a tensor on {args[0].device}'
+        return res
+
+@unknown
+@pytest.mark.parametrize('f,words', [(lambda x: torch.tensor([1,2], device='cuda'),'a copy from cpu'), (lambda x: torch.zeros(3).to('cuda'),'a copy'),
+    (lambda x: x.cpu(),'a copy from cuda'), (lambda x: x[[0,1]],'a copy'), (lambda x: x[torch.zeros(2).long()],'indices on the host'),
+    (lambda x: x.__setitem__(0, 1.),'a copy'), (lambda x: x.copy_(torch.zeros(3)),'a copy')])
+def test_waits_are_refused(f, words):
+    with Waits(), pytest.raises(AssertionError, match=words): f(gpu(3))
+
+@unknown
+def test_what_does_not_wait():
+    with Waits():
+        torch.zeros(3).to('cuda', non_blocking=True)
+        assert torch.rand(()).item()==0 and gpu(3)[1:].is_cuda and (gpu(3)*2.).is_cuda
 
 class Batches:
     "Batches of a generator, as a loader"
@@ -127,6 +152,7 @@ def to_device(model):
 @pytest.mark.parametrize('task', tasks)
 def test_training(mixer, task):
     "Nor in a Learner from the second batch of a fit on, up to the backward pass, which needs the real thing"
+    torch.manual_seed(0) # of which the first batch is mixed
     mixer = mixer()
     if task=='tokens' and not isinstance(mixer, MixUp) or task=='masks' and getattr(mixer, 'stack_y', None) is False \
         or task=='numbers' and isinstance(mixer, OutputMixUp): pytest.skip("there is no such mix")
@@ -136,7 +162,7 @@ def test_training(mixer, task):
     with FakeTensorMode() as mode: others = 3*[(gpu(*x.shape, dtype=x.dtype),gpu(*y.shape, dtype=y.dtype))]
     def batches():
         yield x,y
-        with mode,Host():
+        with mode,Waits():
             to_device(learn.model)
             yield from others
     learn.dls = DataLoaders(Batches(batches()), [], device='cpu')

@@ -77,7 +77,7 @@ def test_transform(name, how):
     for x in (make(),make()*2+1): close(g(x), slow(x))
 
 @pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('how', ('trace','make_fx','functionalize','functional_fx'))
+@pytest.mark.parametrize('how', ('trace','make_fx','functionalize','functional_fx','export','aot'))
 @pytest.mark.parametrize('mix', (mixup_batch,cutmix_batch))
 def test_drawn_while_recorded(mix, how):
     "A recorded mix draws anew each time it runs, and what it returns belongs together"
@@ -85,6 +85,7 @@ def test_drawn_while_recorded(mix, how):
         xm,y1,lam,*_ = mix(x, torch.arange(4.))
         return xm,y1,lam
     x = torch.arange(4.).view(4,1,1,1).expand(4,1,6,6).clone()
+    torch._dynamo.reset()
     g = transforms[how](f, x)
     seen = []
     for _ in range(4):
@@ -107,6 +108,10 @@ def test_graphs(mix):
     torch._dynamo.reset()
     compiled = torch.compile(step, backend=backend, fullgraph=True)
     for k,n in enumerate((4,6,5,7,9,16,3,8,2,11)): assert compiled(torch.randn(n,3,6,6), torch.randint(C, (n,)), .2+k/10).isfinite()
+    assert len(graphs)<=2
+    torch._dynamo.reset()
+    graphs.clear()
+    for alpha in (.1,.4,.7,2.,1.,.3): compiled(torch.randn(4,3,6,6), torch.randint(C, (4,)), alpha)
     torch._dynamo.reset()
     assert len(graphs)<=2
 
@@ -361,6 +366,16 @@ def test_targets_of_other_kinds(mix, y):
 def test_targets_refused(mix, y):
     with pytest.raises(TypeError, match='Expected y as a Tensor'): mix(images(), y)
 
+@pytest.mark.parametrize('mix', (mixup_batch,cutmix_batch))
+def test_arguments_refused(mix):
+    "What makes no tensor, or not the right one, is refused in words, with PyTorch's reason"
+    x = images()
+    for kw,words in ((dict(lam='x'),'Expected lam as a Tensor'), (dict(perm='abcd'),'Expected perm as a Tensor'), (dict(y=Y.numpy()[::-1]),'negative'),
+        (dict(y=torch.eye(4).to_sparse()),'dense targets.*to_dense'), (dict(y=torch.nested.nested_tensor([Y,Y,Y,Y[:1]])),'nested.*padded')):
+        with pytest.raises(TypeError, match=words): mix(x, **kw)
+    with pytest.raises(ValueError, match=r'of shape \(4,\), but got torch.complex64'): mix(x, lam=LAM+0j)
+    with pytest.raises(ValueError, match='Expected boxes as integers.*torch.bool'): cutmix_batch(x, boxes=BOXES>0)
+
 # ---- nothing shared, nothing undefined
 
 @pytest.mark.parametrize('n', (1,B))
@@ -379,25 +394,41 @@ def test_nothing_is_shared(n):
 
 @pytest.mark.parametrize('bad', (float('inf'),float('-inf'),float('nan')))
 @pytest.mark.parametrize('size', (4,256))
-@pytest.mark.parametrize('how', ('plain','grad','watched','vmap'))
+@pytest.mark.parametrize('how', ('plain','grad','watched','vmap','make_fx','compile'))
+@pytest.mark.filterwarnings('ignore')
 def test_lam_one(bad, size, how):
     "With lambda 1 a sample stays as it was, whatever its partner holds; its gradient stays its own"
     x,lam,perm = torch.randn(3,2,size,size),torch.tensor([1.,.5,1.]),torch.tensor([1,2,0])
     x[1] = bad
     leaf = x.clone().requires_grad_()
     def f(x): return mixup_batch(x, perm=perm, lam=lam)[0]
-    xm = {'plain':lambda: f(x), 'grad':lambda: f(leaf), 'watched':lambda: functionalize(f)(x), 'vmap':lambda: vmap(f)(x[None])[0]}[how]()
+    xm = {'plain':lambda: f(x), 'grad':lambda: f(leaf), 'watched':lambda: functionalize(f)(x), 'vmap':lambda: vmap(f)(x[None])[0],
+        'make_fx':lambda: make_fx(f)(x)(x), 'compile':lambda: torch.compile(f, backend='aot_eager', fullgraph=True)(x)}[how]()
     assert torch.equal(xm[0], x[0]) and torch.equal(xm[2], x[2]) and not xm[1].isfinite().any()
     if how=='grad':
         xm[[0,2]].sum().backward()
         assert leaf.grad.isfinite().all()
         close(leaf.grad[0], torch.ones(2,size,size))
-    if how=='plain':
-        assert torch.equal(mixup_batch(x[[0,2]], perm=[1,0], lam=1)[0], x[[0,2]])
-        own = x[[1,0]] # its own value is infinite
-        assert torch.equal(mixup_batch(own, perm=[1,0], lam=1.)[0].nan_to_num(7), own.nan_to_num(7))
-        dense = mix_targets(torch.tensor([1.,2]), torch.tensor([bad,3]), torch.tensor([1.,.5]))
-        close(dense, torch.tensor([1.,2.5]))
+    own = x[[1,0]] # its own value is infinite
+    def g(x): return mixup_batch(x, perm=[1,0], lam=torch.tensor([1.,.5]))[0]
+    got = {'watched':functionalize(g), 'vmap':lambda x: vmap(g)(x[None])[0], 'make_fx':lambda x: make_fx(g)(x)(x)}.get(how, g)(own)
+    assert torch.equal(got[0].nan_to_num(7), own[0].nan_to_num(7))
+
+def test_lam_one_for_all():
+    x = torch.tensor([[float('inf'),1.],[float('nan'),2.],[float('-inf'),3.]])
+    for lam in (1., torch.ones(3), torch.ones(1)): assert torch.equal(mixup_batch(x, perm=[1,2,0], lam=lam)[0].nan_to_num(7), x.nan_to_num(7))
+    many = torch.randn(300,5)
+    lam = (torch.arange(300)%3==0).float().clamp(min=.25)
+    close(mixup_batch(many, perm=torch.arange(300).roll(1), lam=lam)[0], lam[:,None]*many+(1-lam[:,None])*many.roll(1, 0))
+
+def test_infinite_targets():
+    "What has no weight leaves no trace, and what is infinite on both sides stays so"
+    inf,nan = float('inf'),float('nan')
+    y,y1,lam = torch.tensor([1.,inf,-inf,2.,-inf]),torch.tensor([nan,1.,-inf,4.,0.]),torch.tensor([1.,0.,.5,.5,.5])
+    for wrap in (lambda f: f, functionalize): assert torch.equal(wrap(lambda y: mix_targets(y, y1, lam))(y), torch.tensor([1.,1.,-inf,3.,-inf]))
+    leaf = y[[0,3]].requires_grad_()
+    g, = torch.autograd.grad(mix_targets(leaf, y1[[0,3]], lam[[0,3]]).sum(), leaf)
+    close(g, torch.tensor([1.,.5]))
 
 def test_loss_of_lam_one():
     pred,y = torch.randn(2,3, requires_grad=True),torch.randn(2,3)
