@@ -208,6 +208,7 @@ def find_masks(self:Fit,
     b.cut = cut = Cut(x, dims, hasattr(mixer, 'dims'))
     self.say('layout', dims is None and hasattr(mixer, 'dims') and (why := layout_doubts(x)) and f"{type(mixer).__name__} {why}")
     res = self._likely_masks(ys, cut, mixer) if mixer.masks is None else _named_masks(mixer.masks, ys, cut)
+    for k in res: self.say(('layout',k), (why := cut.mask_doubt(ys[k])) and f"{type(mixer).__name__} {why}")
     inputs = [ts[i] for i in b.parts.direct if i not in self.masks and cut.cuts(ts[i])]
     cut.set_grid([(t,cut.input_dims(t)) for t in inputs] + [(ys[k],cut.mask_dims(ys[k])) for k in res])
     return res

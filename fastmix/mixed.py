@@ -100,12 +100,24 @@ class Cut:
             "inputs to mix, as in inputs=0")
         return dims
 
+    def ways(self, y):
+        "Dimensions along which the target `y` can be cut: those of the input, the last or the first ones. The very sizes go before proportions"
+        D = len(self.size)
+        ways = [cut_dims(y, self.dims)] if self.dims is not None and y.ndim==self.ndim else []
+        if y.ndim>D: ways += [tuple(range(y.ndim-D, y.ndim)),tuple(range(1, D+1))]
+        ways = [o for o in dict.fromkeys(ways) if self.sees(y, o)]
+        shares = {o:{y.shape[d]/s for d,s in zip(o,self.size)} for o in ways}
+        return [o for o in ways if shares[o]=={1.}] or [o for o in ways if len(shares[o])==1] or ways
+
     def mask_dims(self, y):
         "Dimensions of the target `y` that run along those that are cut; empty if none do"
-        D = len(self.size)
-        if self.dims is not None and y.ndim==self.ndim and self.sees(y, own := cut_dims(y, self.dims)): return own
-        last = tuple(range(y.ndim-D, y.ndim))
-        return last if y.ndim>D and self.sees(y, last) else ()
+        return next(iter(self.ways(y)), ())
+
+    def mask_doubt(self, y):
+        "Why the target `y` may have to be cut along other dimensions; empty if there is no doubt"
+        own,*others = self.ways(y) if self.dims is not None or len(self.size)==1 else [()]
+        return others and (f"cuts {kind_of(y)} along {' and '.join(f'dimension {d}' for d in own)}, but its steps may be those of "
+            f"{' and '.join(f'dimension {d}' for d in others[0])}: if they are, swap these dimensions of target and prediction")
 
     def lies_over(self, y):
         "Does `y` have the very sizes that are cut?"

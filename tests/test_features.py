@@ -171,6 +171,30 @@ def test_targets_along_the_cut_are_pasted(shape, dtype, mixer):
                 at = (slice(None),)*t+(step,)
                 assert torch.equal(ym[i][at], y0[i if own else j][at])
 
+WHERE = [ # shape of an input, dims, shape of a target, along which of its dimensions it is cut
+    ((48,5),1,(4,48),(2,)), ((48,5),1,(48,4),(1,)), ((48,5),1,(16,48),(2,)), ((1,32,48),-1,(48,3),(1,)), ((1,32,48),-1,(3,48),(2,)),
+    ((1,32,48),-2,(32,4),(1,)), ((3,6,8,8),2,(6,4),(1,)), ((3,6,8,8),2,(6,8,8),(1,)), ((6,3,8,8),(1,3,4),(6,8,8),(1,2,3)), ((6,3,8,8),1,(6,8,8),(1,)),
+    ((3,8,8),None,(8,8,4),(1,2)), ((3,8,8),None,(4,8,8),(2,3)), ((8,8,3),(1,2),(4,8,8),(2,3)), ((8,8,3),(1,2),(8,8,4),(1,2)), ((1,48),None,(48,4),(1,))]
+
+@pytest.mark.parametrize('shape,dims,y_shape,along', WHERE)
+@pytest.mark.parametrize('mixer', (fm.CutMix,fm.FMix))
+@pytest.mark.parametrize('named', (False,True))
+def test_classes_stand_before_or_behind_the_dimensions_that_are_cut(shape, dims, y_shape, along, mixer, named):
+    "Entries are the numbers of their samples, also where the number of classes divides the size that is cut"
+    x,y = (torch.arange(8).view(8, *[1]*len(s)).expand(8, *s).contiguous() for s in (shape,y_shape))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        with fm.PlainLoop(mixer(alpha=4., dims=dims, masks=0 if named else None), nn.Linear(1,1), nn.CrossEntropyLoss()) as loop: b = loop(x.float(), y)
+    ym, = b.yb
+    assert b.plans==['paste'] and (ym!=y).any()
+    assert tuple(d for d in range(1, ym.ndim) if (ym!=ym.select(d, 0).unsqueeze(d)).any())==along
+    torch.testing.assert_close((ym==y).flatten(1).float().mean(1), b.lam)
+
+@pytest.mark.parametrize('shape,dims', (((48,5),1),((1,48),None),((1,32,48),-1)))
+def test_a_target_that_can_be_cut_along_either_dimension_is_said(shape, dims):
+    with pytest.warns(UserWarning, match='its steps may be those of'):
+        with fm.PlainLoop(fm.CutMix(dims=dims, masks=0), nn.Linear(1,1), nn.CrossEntropyLoss()) as loop: loop(torch.rand(8, *shape), torch.zeros(8,48,48).long())
+
 def test_targets_beside_the_cut_are_weighed_by_the_share():
     "Of a label a clip and a value a step only the latter is pasted"
     x,y,z = torch.randn(16, 9, 5),torch.randint(0,3,(16,)),torch.randn(16,9)
