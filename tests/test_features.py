@@ -321,8 +321,7 @@ def test_masks_of_deep_supervision_are_cut_in_proportion(dtype, masks, n):
         for k,t in zip((1,2,4),ym): assert torch.equal(t.view(8, *t.shape[-2:]).float(), xm[:,0,::k,::k])
         assert (xm!=x0).any() and value==pytest.approx(loss(pred, *ym).item(), abs=1e-5)
 
-@pytest.mark.parametrize('other,word', ((torch.randn(8,1,6,6),'multiples or whole fractions'), (torch.randn(8,3,8),'multiples or whole fractions'),
-    (torch.randn(8,4,1,1),'multiples or whole fractions')))
+@pytest.mark.parametrize('other,word', ((torch.randn(8,1,6,6),'multiples or whole fractions'), (torch.randn(8,4,1,1),'multiples or whole fractions')))
 def test_inputs_that_are_not_in_proportion_are_refused(other, word):
     class Two(nn.Module):
         def __init__(self):
@@ -331,6 +330,33 @@ def test_inputs_that_are_not_in_proportion_are_refused(other, word):
         def forward(self, a, b): return self.net(a.flatten(1))+b.flatten(1)[:,:3]
     with pytest.raises(ValueError, match=word): watched((torch.randn(8,1,8,8),other), torch.zeros(8).long(), fm.CutMix(), Two(), nn.CrossEntropyLoss())
     watched((torch.randn(8,1,8,8),other), torch.zeros(8).long(), fm.CutMix(inputs=0), Two(), nn.CrossEntropyLoss())
+
+UNLIKE = [ # shapes of two inputs, dims, along which dimensions each is cut (none: interpolated), is it said?
+    (((3,8,8),(7,)),None,((2,3),()),0), (((7,),(3,8,8)),None,((),(2,3)),0), (((3,8,8),(4,6)),None,((2,3),()),1), (((24,5),(3,8,8)),1,((1,),()),1),
+    (((24,5),(24,)),1,((1,),()),1), (((24,5),(7,)),1,((1,),()),0), (((24,5),(12,5)),1,((1,),(1,)),0), (((6,3,8,8),(3,8,8)),(-2,-1),((3,4),(2,3)),0),
+    (((6,3,8,8),(3,4,4)),(-2,-1),((3,4),(2,3)),1), (((1,6,24),(1,240)),-1,((3,),(2,)),1)]
+
+@pytest.mark.parametrize('shapes,dims,along,n', UNLIKE)
+@pytest.mark.parametrize('named', (False,True))
+def test_each_input_is_cut_along_its_own_dimensions_or_interpolated(shapes, dims, along, n, named):
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.nets = nn.ModuleList(nn.Linear(torch.zeros(s).numel(), 3) for s in shapes)
+        def forward(self, *xs): return sum(net(x.flatten(1)) for net,x in zip(self.nets,xs))
+    xs = tuple(torch.arange(8.).view(8, *[1]*len(s)).expand(8, *s).contiguous() for s in shapes)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        with fm.PlainLoop(fm.CutMix(dims=dims, inputs=(0,1) if named else None), Sum(), nn.CrossEntropyLoss()) as loop: b = loop(xs, torch.arange(8)%3)
+    assert sum('inputs=' in str(o.message) for o in said)==(0 if named else n)
+    for x,xm,ds in zip(xs,b.xb,along):
+        if ds:
+            assert ((xm==x) | (xm==x[b.perm])).all()
+            assert {d for d in range(1, xm.ndim) if (xm!=xm.select(d, 0).unsqueeze(d)).any()}<={*ds}
+            torch.testing.assert_close((xm==x).flatten(1).float().mean(1), b.lam)
+        else:
+            lam = b.lam.view(-1, *[1]*(x.ndim-1))
+            torch.testing.assert_close(xm, lam*x + (1-lam)*x[b.perm])
 
 def test_sizes_without_a_common_grid_are_refused():
     y = torch.zeros(8,4,4).long(),torch.zeros(8,6,6).long()
