@@ -38,10 +38,10 @@ def paste_shrunk(
     mode:str='bilinear' # Or 'nearest', for masks of classes
 )->torch.Tensor:
     "`x` with the whole of `x1`, made smaller, in `boxes`"
-    size = tuple(x.shape[2:])
-    grid = box_grid(boxes, size).to(x.dtype).expand(len(x), *[-1]*(len(size)+1))
+    size,dtype = tuple(x.shape[2:]),torch.promote_types(x.dtype, torch.float32) # coordinates in half precision miss their pixels
+    x1,grid = x1.to(dtype),box_grid(boxes, size).to(dtype).expand(len(x), *[-1]*(len(size)+1))
     if len(size)==1: x1,grid = x1[:,:,None],F.pad(grid[:,None], (0,1)) # `grid_sample` takes a signal as an image of one row
-    small = F.grid_sample(x1, grid, mode=mode, align_corners=False).view_as(x)
+    small = F.grid_sample(x1, grid, mode=mode, align_corners=False).view_as(x).to(x.dtype)
     return torch.where(box_mask(boxes, size), small, x)
 
 # %% ../nbs/16_resizemix.ipynb #51f108ed
@@ -109,7 +109,7 @@ class ResizeMix(Mixer):
         moved = x.movedim(dims, last)
         planes = moved.reshape(len(x), -1, *moved.shape[-len(dims):])
         res = paste_shrunk(planes, take(planes, b.perm), b.cut.scaled(b.boxes, planes.shape[2:]), mode)
-        return res.reshape(moved.shape).movedim(last, dims)
+        return torch.empty_like(x).copy_(res.reshape(moved.shape).movedim(last, dims)) # laid out in memory as `x` is
 
     def mix(self, x, b):
         "The whole partner, smaller, inside of the box; `x` outside"
