@@ -234,7 +234,10 @@ def _likely_masks(self:Fit, ys, cut, mixer):
             res.append(k)
             self.say('proportion', f"{who} takes target {k}, {kind_of(y)}, for a mask of an input of the sizes {cut.size} at another "
                 f"resolution, and pastes it in proportion: name the masks, as in masks={tuple(range(len(ys)))}, if it is, and masks=() if it is not")
-        else: check_mask(y, cut.size)
+        else:
+            check_mask(y, cut.size)
+            why = cut.step_doubt(y)
+            self.say('steps', why and f"{who} weights target {k}, {kind_of(y)}, by the share of the whole, but {why}; masks=() says that it is none")
     return res
 
 # %% ../nbs/11_fits.ipynb #aa11bb23

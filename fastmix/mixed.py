@@ -141,6 +141,14 @@ def mask_dims(self:Cut, y):
     "Dimensions of the target `y` that run along those that are cut; empty if none do"
     return next(iter(self.ways(y)), ())
 
+# %% ../nbs/10_mixed.ipynb #8990b441
+@patch
+def step_doubt(self:Cut, y):
+    "Why the target `y`, which is not pasted, may be a label of each step; empty if there is no doubt"
+    if len(self.size)==1: return "it may be a label of each step at another rate: then say masks=" if y.ndim>2 and self.ways(y) else ''
+    along = [d for d,s in zip(self.own,self.size) if y.ndim>1 and s in (y.shape[1],y.shape[-1])]
+    return along and f"it may be a label of each step of dimension {along[-1]}: then dims={along[-1]} cuts along that alone, and pastes it"
+
 @patch
 def mask_doubt(self:Cut, y):
     "Why the target `y` may have to be cut along other dimensions; empty if there is no doubt"

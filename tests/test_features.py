@@ -191,6 +191,21 @@ def test_a_target_that_can_be_cut_along_either_dimension_is_said(shape, dims):
     with pytest.warns(UserWarning, match='its steps may be those of'):
         with fm.PlainLoop(fm.CutMix(dims=dims, masks=0), nn.Linear(1,1), nn.CrossEntropyLoss()) as loop: loop(torch.rand(8, *shape), torch.zeros(8,48,48).long())
 
+STEPS = [ # shape of an input, dims, shape of a target that is weighed by the share, what is said of it
+    ((1,6,24),None,(24,),'dims=3'), ((1,6,24),None,(6,),'dims=2'), ((3,4,6,6),(2,3,4),(4,),'dims=2'), ((1,24),None,(12,5),'masks='), ((24,5),1,(12,7),'masks='),
+    ((1,6,24),None,(5,),''), ((1,24),None,(12,),''), ((3,4,6,6),(-2,-1),(4,),'')]
+
+@pytest.mark.parametrize('shape,dims,y_shape,word', STEPS)
+@pytest.mark.parametrize('masks', (None,()))
+def test_labels_of_steps_that_are_not_pasted_are_said(shape, dims, y_shape, word, masks):
+    x,y = torch.randn(8, *shape),torch.randint(0, 2, (8,*y_shape))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        with fm.PlainLoop(fm.CutMix(dims=dims, masks=masks), nn.Linear(1,1), nn.CrossEntropyLoss()) as loop: b = loop(x, y)
+    said = [str(o.message) for o in said if 'share of the whole' in str(o.message)]
+    assert b.plans==['pair'] and len(said)==(word!='' and masks is None)
+    for o in said: assert word in o
+
 def test_targets_beside_the_cut_are_weighed_by_the_share():
     "Of a label a clip and a value a step only the latter is pasted"
     x,y,z = torch.randn(16, 9, 5),torch.randint(0,3,(16,)),torch.randn(16,9)
