@@ -32,12 +32,13 @@ def box_grid(
     return torch.stack(at[::-1], -1)
 
 def paste_shrunk(
-    x:torch.Tensor, # `(n,C,S1,...,SD)`, floating point
+    x:torch.Tensor, # `(n,C,S1,...,SD)`, floating point or complex
     x1:torch.Tensor, # Partners
     boxes:torch.Tensor, # `(n or 1,D,2)`
     mode:str='bilinear' # Or 'nearest', for masks of classes
 )->torch.Tensor:
     "`x` with the whole of `x1`, made smaller, in `boxes`"
+    if x.is_complex(): return torch.complex(*[paste_shrunk(*o, boxes, mode) for o in ((x.real,x1.real),(x.imag,x1.imag))])
     size,dtype = tuple(x.shape[2:]),torch.promote_types(x.dtype, torch.float32) # coordinates in half precision miss their pixels
     x1,grid = x1.to(dtype),box_grid(boxes, size).to(dtype).expand(len(x), *[-1]*(len(size)+1))
     if len(size)==1: x1,grid = x1[:,:,None],F.pad(grid[:,None], (0,1)) # `grid_sample` takes a signal as an image of one row
