@@ -20,12 +20,12 @@ from fastai.callback.mixup import MixHandler
 from fastai.learner import CastToTensor, Learner
 from .draw import check_alpha, draw_lam
 from .fits import Fit, input_parts
-from .hooks import PlaceHooks, at_fit_exit, is_compiled
+from .hooks import PlaceHooks, at_fit_exit
 from .mix import mixup_batch
-from .mixed import MixedBatch, check_boxes, draw_partners, n_lams, plan_targets
+from .mixed import MixedBatch, draw_partners, n_lams
 from .nested import check_containers, leaves
-from .settings import (after_fastai, check_batch, check_event, check_flag, check_inputs, check_names, check_ours, check_schedule,
-    check_share, check_stacked, short_repr)
+from .settings import after_fastai, check_batch, check_event, check_names, check_ours, check_settings, check_stacked, short_repr
+from .targets import check_boxes, plan_targets
 
 # %% ../nbs/13_mixer.ipynb #a83e03b4
 class Mixer(Callback):
@@ -59,7 +59,8 @@ class Mixer(Callback):
     alpha,dedup,stack_x,masks = 1.,True,False,None
     _order_after = dict(before_batch=math.inf, after_pred=-math.inf, after_loss=math.inf)
     _batch=_fit=_drawn=_hooks = None
-    _stateattrs = ('_batch','_fit','_drawn','_hooks','order')
+    _lost = False
+    _stateattrs = ('_batch','_fit','_drawn','_hooks','_lost','order')
     _mixes_index,_at_input = False,True
     def __init__(self, *,
         stack_y:bool=None, # Mix the losses of both targets? None: one float is interpolated, all else is paired. False: integers as one-hot
@@ -74,15 +75,7 @@ class Mixer(Callback):
     ):
         check_names(type(self), unknown)
         store_attr(but='unknown')
-        check_schedule(self.alpha)
-        for k in ('p','start','end'): setattr(self, k, check_share(k, getattr(self, k)))
-        if start>end: raise ValueError(f"Expected start <= end, but got {start=}, {end=}")
-        for k in ('stack_y','per_sample'): check_flag(k, getattr(self, k), None)
-        for k in ('stack_x','dedup'): check_flag(k, getattr(self, k))
-        if pair is not None and not callable(pair): raise TypeError(f"Expected pair as a function (yb, generator) -> perm, but got {pair!r}")
-        if not isinstance(generator, (torch.Generator,type(None))): raise TypeError(
-            f"Expected generator as a torch.Generator, such as torch.Generator().manual_seed(42), but got {generator!r}")
-        self.inputs = check_inputs(inputs)
+        check_settings(self)
 
     def __setattr__(self, name, v):
         "Warn of names that belong to the Learner as fastai does, but not of those that only its model has"
@@ -218,10 +211,12 @@ def before_batch(self:Mixer):
     "Put the mixed batch in place of the plain one"
     if self._fit is None: self._start()
     self._end_batch()
+    self._lost = False
     check_batch(self.learn.xb, self.learn.yb)
     b = self.mixed_batch(self.learn)
     self._drawn = b and SimpleNamespace(perm=b.perm, lam=b.lam, boxes=b.boxes)
     if b is None: return
+    if not b.inside and not b.hooks.places: b.hooks.unwatch()
     self._batch,self.learn.xb,self.learn.yb,b.iter = b,b.xb,b.yb,self.learn.iter
     if not b.inside: return
     b.hooks.put(self.learn.model, getattr(self.learn, 'train_iter', 0)==0)
@@ -232,6 +227,7 @@ def before_batch(self:Mixer):
 def after_pred(self:Mixer):
     "Skip the Learner's own loss"
     b = self._batch
+    if self._lost: raise RuntimeError("Expected this batch to end before its fit, but learn.remove_cbs was called in the middle of it, outside of an event")
     if b is None: return
     b.predicted = True
     if b.inside: self._check_ran(b)
@@ -257,15 +253,9 @@ def after_loss(self:Mixer):
 # %% ../nbs/13_mixer.ipynb #348dbb7a
 @patch
 def _check_ran(self:Mixer, b):
-    whole = b.hooks.ran_whole()
-    if whole: b.hooks.in_backward(self.pred)
     b.hooks.stop()
-    if whole: return
-    if whole is False or is_compiled(self.learn.model) or b.xb is not b.plain[0]: raise RuntimeError(
-        f"Expected {b.layer!r} to run in every batch, as it did when it was tried, but it did not in this one: name other `layers`"
-        + ("; call torch.compiler.reset() if the model ran elsewhere since the last fit" if is_compiled(self.learn.model) else ''))
-    b.unmix()
-    self._drawn,self.learn.yb = None,b.yb
+    b.check_ran(self.learn.model)
+    if not b.inside: self._drawn,self.learn.yb = None,b.yb
 
 # %% ../nbs/13_mixer.ipynb #7a267a6e
 @patch
@@ -275,6 +265,7 @@ def _start(self:Mixer):
         theirs,hint = ("fastai's ",after_fastai) if isinstance(o, MixHandler) else ('',"use MixChoice to have several")
         raise ValueError(f"Expected one mixer on a Learner, but got {self} and {theirs}{o}: {hint}")
     self._begin(self.learn)
+    if self._hooks is not None: self._hooks.watch(self.learn.model)
     at_fit_exit(self.learn, self._end_fit)
 
 @patch
@@ -295,6 +286,7 @@ def _end_batch(self:Mixer):
 
 @patch
 def _end_fit(self:Mixer):
+    self._lost = self._batch is not None
     self._end_batch()
     self.order = Mixer.order
     if self._hooks is not None: self._hooks.remove()
