@@ -10,6 +10,7 @@ __all__ = ['Cut', 'layout_doubts']
 # %% ../nbs/10a_cut.ipynb #3bc7f5a6
 import torch
 from torch import Tensor
+from fastcore.basics import patch
 from .nested import kind_of
 from .paste import cut_dims, spatial
 
@@ -26,8 +27,16 @@ class Cut:
         self.grid = self.size
 
     def cuts(self, x):
-        "Is the input `x` cut? What has no dimensions to cut is interpolated"
-        return x.ndim>2 or x.ndim==self.ndim
+        "Is the input `x` cut? What has no such dimensions is interpolated"
+        if x.ndim==self.ndim: return True
+        return x.ndim>2 and self.dims is not None and max(self.dims)<0 # counted from the end they mean the same for all
+
+    def input_doubt(self, x):
+        "Why the input `x` may have to be cut otherwise; empty if there is no doubt"
+        if x.ndim==self.ndim or x.ndim==2 and x.shape[1:]!=self.size: return ''
+        if not self.cuts(x): return f"interpolates {kind_of(x)}, which has other dimensions than what is cut, with the sizes {self.size}"
+        same = self.size==tuple(x.shape[d] for d in self.input_dims(x))
+        return '' if same else f"cuts {kind_of(x)} along {self.input_dims(x)}, in proportion to an input that has the sizes {self.size} there"
 
     def sees(self, t, dims):
         "Does `t` have the sizes that are cut, or multiples or whole fractions of them, in `dims`?"
@@ -42,13 +51,6 @@ class Cut:
             f"Expected inputs with the sizes {self.size} to cut, or with multiples or whole fractions of them, but got {kind_of(x)}: name the "
             "inputs to mix, as in inputs=0")
         return dims
-
-    def mask_dims(self, y):
-        "Dimensions of the target `y` that run along those that are cut; empty if none do"
-        D = len(self.size)
-        if self.dims is not None and y.ndim==self.ndim and self.sees(y, own := cut_dims(y, self.dims)): return own
-        last = tuple(range(y.ndim-D, y.ndim))
-        return last if y.ndim>D and self.sees(y, last) else ()
 
     def lies_over(self, y):
         "Does `y` have the very sizes that are cut?"
@@ -66,6 +68,37 @@ class Cut:
         "`boxes` `(n,D,2)` of the sizes `at` (by default `size`), as boxes of the sizes `to`; exact for boxes on the grid"
         at = at or self.size
         return boxes if tuple(to)==at else torch.stack([o*s//t for o,s,t in zip(boxes.unbind(1),to,at)], 1)
+
+# %% ../nbs/10a_cut.ipynb #ea25a0aa
+@patch
+def ways(self:Cut, y):
+    "Dimensions along which the target `y` can be cut: those of the input, the last or the first ones. The very sizes go before proportions"
+    D = len(self.size)
+    ways = [cut_dims(y, self.dims)] if self.dims is not None and y.ndim==self.ndim else []
+    if y.ndim>D: ways += [tuple(range(y.ndim-D, y.ndim)),tuple(range(1, D+1))]
+    ways = [o for o in dict.fromkeys(ways) if self.sees(y, o)]
+    shares = {o:{y.shape[d]/s for d,s in zip(o,self.size)} for o in ways}
+    return [o for o in ways if shares[o]=={1.}] or [o for o in ways if len(shares[o])==1] or ways
+
+@patch
+def mask_dims(self:Cut, y):
+    "Dimensions of the target `y` that run along those that are cut; empty if none do"
+    return next(iter(self.ways(y)), ())
+
+# %% ../nbs/10a_cut.ipynb #8990b441
+@patch
+def step_doubt(self:Cut, y):
+    "Why the target `y`, which is not pasted, may be a label of each step; empty if there is no doubt"
+    if len(self.size)==1: return "it may be a label of each step at another rate: then say masks=" if y.ndim>2 and self.ways(y) else ''
+    along = [d for d,s in zip(self.own,self.size) if y.ndim>1 and s in (y.shape[1],y.shape[-1])]
+    return along and f"it may be a label of each step of dimension {along[-1]}: then dims={along[-1]} cuts along that alone, and pastes it"
+
+@patch
+def mask_doubt(self:Cut, y):
+    "Why the target `y` may have to be cut along other dimensions; empty if there is no doubt"
+    own,*others = self.ways(y) if self.dims is not None or len(self.size)==1 else [()]
+    return others and (f"cuts {kind_of(y)} along {' and '.join(f'dimension {d}' for d in own)}, but its steps may be those of "
+        f"{' and '.join(f'dimension {d}' for d in others[0])}: if they are, swap these dimensions of target and prediction")
 
 # %% ../nbs/10a_cut.ipynb #c07d0005
 def layout_doubts(

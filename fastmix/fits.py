@@ -189,6 +189,11 @@ def _named_masks(masks, ys, cut):
     return [k%len(ys) for k in masks]
 
 @patch
+def _say_input_doubts(self:Fit, cut, mixer, inputs):
+    for i,t in inputs: self.say(('cut',i), (why := cut.input_doubt(t)) and f"{type(mixer).__name__} {why}: name the inputs= to mix, "
+        "all of them if this is right")
+
+@patch
 def find_masks(self:Fit,
     b, # A `MixedBatch` with its `parts`; gets its `cut`
     x, # The input that sizes refer to
@@ -199,6 +204,8 @@ def find_masks(self:Fit,
     b.cut = cut = Cut(x, dims, hasattr(mixer, 'dims'))
     self.say('layout', dims is None and hasattr(mixer, 'dims') and (why := layout_doubts(x)) and f"{type(mixer).__name__} {why}")
     res = self._likely_masks(ys, cut, mixer) if mixer.masks is None else _named_masks(mixer.masks, ys, cut)
+    for k in res: self.say(('layout',k), (why := cut.mask_doubt(ys[k])) and f"{type(mixer).__name__} {why}")
+    if mixer.inputs is None: self._say_input_doubts(cut, mixer, [(i,ts[i]) for i in b.parts.direct if i not in self.masks])
     inputs = [ts[i] for i in b.parts.direct if i not in self.masks and cut.cuts(ts[i])]
     cut.set_grid([(t,cut.input_dims(t)) for t in inputs] + [(ys[k],cut.mask_dims(ys[k])) for k in res])
     return res
@@ -218,7 +225,10 @@ def _likely_masks(self:Fit, ys, cut, mixer):
             res.append(k)
             self.say('proportion', f"{who} takes target {k}, {kind_of(y)}, for a mask of an input of the sizes {cut.size} at another "
                 f"resolution, and pastes it in proportion: name the masks, as in masks={tuple(range(len(ys)))}, if it is, and masks=() if it is not")
-        else: check_mask(y, cut.size)
+        else:
+            check_mask(y, cut.size)
+            why = cut.step_doubt(y)
+            self.say('steps', why and f"{who} weights target {k}, {kind_of(y)}, by the share of the whole, but {why}; masks=() says that it is none")
     return res
 
 # %% ../nbs/11_fits.ipynb #aa11bb23

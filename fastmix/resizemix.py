@@ -22,7 +22,7 @@ from .settings import check_masks
 # %% ../nbs/16_resizemix.ipynb #e98123e9
 def box_grid(
     boxes:torch.Tensor, # `(n,D,2)`
-    size # Sizes `(S1,...,SD)`, D = 2 or 3
+    size # Sizes `(S1,...,SD)`, D = 1, 2 or 3
 )->torch.Tensor: # `(n,S1,...,SD,D)`, as `F.grid_sample` wants it: from -1 to 1 across the box
     "Where in the whole image each pixel of the box looks"
     at = []
@@ -33,15 +33,17 @@ def box_grid(
     return torch.stack(at[::-1], -1)
 
 def paste_shrunk(
-    x:torch.Tensor, # `(n,C,S1,...,SD)`, floating point
+    x:torch.Tensor, # `(n,C,S1,...,SD)`, floating point or complex
     x1:torch.Tensor, # Partners
     boxes:torch.Tensor, # `(n or 1,D,2)`
     mode:str='bilinear' # Or 'nearest', for masks of classes
 )->torch.Tensor:
     "`x` with the whole of `x1`, made smaller, in `boxes`"
-    size = tuple(x.shape[2:])
-    grid = box_grid(boxes, size).to(x.dtype).expand(len(x), *[-1]*(len(size)+1))
-    small = F.grid_sample(x1, grid, mode=mode, align_corners=False)
+    if x.is_complex(): return torch.complex(*[paste_shrunk(*o, boxes, mode) for o in ((x.real,x1.real),(x.imag,x1.imag))])
+    size,dtype = tuple(x.shape[2:]),torch.promote_types(x.dtype, torch.float32) # coordinates in half precision miss their pixels
+    x1,grid = x1.to(dtype),box_grid(boxes, size).to(dtype).expand(len(x), *[-1]*(len(size)+1))
+    if len(size)==1: x1,grid = x1[:,:,None],F.pad(grid[:,None], (0,1)) # `grid_sample` takes a signal as an image of one row
+    small = F.grid_sample(x1, grid, mode=mode, align_corners=False).view_as(x).to(x.dtype)
     return torch.where(box_mask(boxes, size), small, x)
 
 # %% ../nbs/16_resizemix.ipynb #51f108ed
@@ -56,7 +58,7 @@ class ResizeMix(Mixer):
     hi : float, default 0.8
         Largest side, likewise; 0.8 in the paper
     dims : default None
-        Dimensions of the input to resize, a tuple of 2 or 3 ints, the others whole; by default all behind the channels
+        Dimensions of the input to resize, an int or a tuple of up to 3 ints, the others whole; by default all behind the channels
     masks : default None
         Which targets are masks and pasted too, as indices; by default those with the sizes of the input; `()`: none
     stack_y : bool | None, default None
@@ -85,7 +87,7 @@ class ResizeMix(Mixer):
         *,
         lo:float=0.1, # Smallest side of a pasted image, as a share of the image's side, in (0, 1]; 0.1 in the paper
         hi:float=0.8, # Largest side, likewise; 0.8 in the paper
-        dims=None, # Dimensions of the input to resize, a tuple of 2 or 3 ints, the others whole; by default all behind the channels
+        dims=None, # Dimensions of the input to resize, an int or a tuple of up to 3 ints, the others whole; by default all behind the channels
         masks=None, # Which targets are masks and pasted too, as indices; by default those with the sizes of the input; `()`: none
         **kwargs
     ):
@@ -97,8 +99,8 @@ class ResizeMix(Mixer):
     def draw(self, x, b):
         "A box for each sample, and the share of pixels outside of it"
         grid,size = b.cut.grid,b.cut.size
-        if len(size) not in (2,3): raise ValueError(f"Expected images or volumes for ResizeMix, 2 or 3 dimensions to resize, but got {len(size)} "
-            f"of shape {tuple(x.shape)}")
+        if len(size)>3: raise ValueError(f"Expected up to 3 dimensions to resize for ResizeMix, but got {len(size)} of shape {tuple(x.shape)}: "
+            "name fewer in dims=")
         boxes = draw_cut(b.n_lam, grid, minmax=(self.lo,self.hi), device=x.device, generator=b.generator)
         b.boxes = b.cut.scaled(boxes, size, grid)
         b.lam = box_lam(b.boxes, size)
@@ -109,7 +111,7 @@ class ResizeMix(Mixer):
         moved = x.movedim(dims, last)
         planes = moved.reshape(len(x), -1, *moved.shape[-len(dims):])
         res = paste_shrunk(planes, take(planes, b.perm), b.cut.scaled(b.boxes, planes.shape[2:]), mode)
-        return res.reshape(moved.shape).movedim(last, dims)
+        return torch.empty_like(x).copy_(res.reshape(moved.shape).movedim(last, dims)) # laid out in memory as `x` is
 
     def mix(self, x, b):
         "The whole partner, smaller, inside of the box; `x` outside"
@@ -132,7 +134,7 @@ def resizemix(self:Learner, **kwargs):
     hi : float, default 0.8
         Largest side, likewise; 0.8 in the paper
     dims : default None
-        Dimensions of the input to resize, a tuple of 2 or 3 ints, the others whole; by default all behind the channels
+        Dimensions of the input to resize, an int or a tuple of up to 3 ints, the others whole; by default all behind the channels
     masks : default None
         Which targets are masks and pasted too, as indices; by default those with the sizes of the input; `()`: none
     stack_y : bool | None, default None

@@ -88,14 +88,36 @@ def heading(self:Seen, chose):
     return f'{self.m}' + (f' at {self.b.layer}' if self.late and self.b.inside else '')
 
 @patch
+def table_width(self:Seen, j):
+    "Width of a table of input `j` in inches, by its longest name and its longest cell"
+    rows = [self.get(w, j, i) for w in ('own','other','mixed') for i in range(self.n)]
+    name,cell = max(len(str(o)) for o in rows[0].index),max(len(f'{v:.4g}' if isinstance(v, float) else str(v)) for o in rows for v in o.tolist())
+    return .06*(min(name, 16) + 3*max(7, min(cell, 16)) + 6)
+
+@patch
 def grid(self:Seen, parts, ncols=None, figsize=None):
     "A figure, its axes for all `parts` of all samples, and their width in inches"
     n,k = self.n,len(parts)
-    cols = ncols or (1 if 'text' in self.kinds else min(math.ceil(n/int(n**.5)), max(1, 6//k)))
-    rows,(w,h) = math.ceil(n/cols),(max(o) for o in zip(*(self.size(j) for _,j in parts)))
+    w,h = (max(o) for o in zip(*(self.size(j) for _,j in parts)))
+    w = max(w, *[self.table_width(j) for j,k in enumerate(self.kinds) if k=='table'], 0)
+    cols = ncols or (1 if 'text' in self.kinds else max(1, min(math.ceil(n/int(n**.5)), 6//k, int(11/(w*k)))))
+    rows = math.ceil(n/cols)
     fig,axs = plt.subplots(rows, cols*k, figsize=figsize or (w*cols*k,h*rows), squeeze=False, layout='constrained')
     for ax in axs.flat[n*k:]: ax.remove()
     return fig,list(axs.flat[:n*k]),fig.get_size_inches()[0]/cols/k
+
+# %% ../nbs/24_show.ipynb #1155c84c
+def _is_points(o): return any(t.__name__=='TensorPoint' for t in type(o).__mro__) # without an import of fastai.vision
+
+@patch
+def draw_points(self:Seen, ax, which, i):
+    "Points among the targets of sample `i`"
+    lam = self.lam[i]
+    for a,b,plan in zip(self.own[i][1], self.other[i][1], self.b.plans):
+        if not _is_points(a): continue
+        a,b = (o.as_subclass(torch.Tensor).reshape(-1, 2) for o in (a,b))
+        sets = dict(own=[(a,'C0',1)], other=[(b,'C1',1)], mixed=[(a,'C0',lam),(b,'C1',1-lam)] + [(lam*a + (1-lam)*b,'red',1)]*(plan=='interpolate'))
+        for o,color,alpha in sets[which]: ax.plot(*o.T, 'o', color=color, alpha=alpha, ms=4, mec='white', mew=.5, clip_on=False)
 
 # %% ../nbs/24_show.ipynb #c2588260
 def show_mixed_batch(
@@ -144,6 +166,8 @@ def show_mixed_batch(
     fig,axs,width = seen.grid(parts, ncols, figsize)
     for ax,(i,(which,j)) in zip(axs, itertools.product(range(seen.n), parts)):
         seen.draw(ax, which, j, i)
+        for o in ax.tables: o.auto_set_column_width([*range(4)])
+        if j==seen.kinds.index(seen.kinds[j]) and seen.kinds[j]=='image': seen.draw_points(ax, which, i)
         name,size = seen.title(which, j, i, width)
         ax.set_title(name, fontsize=size, loc='left' if seen.kinds[j]=='text' else 'center')
     if head := seen.heading(isinstance(mixer, MixChoice)): fig.suptitle(head, fontsize=9)

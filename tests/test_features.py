@@ -126,13 +126,9 @@ def test_a_cut_along_dims_is_that_of_its_definition(shape, dims, kw):
             assert lam[i].item()==pytest.approx(1-inside.float().mean().item(), abs=1e-6)
 
 @pytest.mark.parametrize('mixer', (fm.FMix,fm.ResizeMix))
-@pytest.mark.parametrize('shape,dims', [o for o in DIMS if not isinstance(o[1], int) or o[1]==-1])
+@pytest.mark.parametrize('shape,dims', DIMS)
 def test_other_layouts_are_cut_like_the_usual_one(mixer, shape, dims):
     "The same draws for the same sizes, the other dimensions one by one"
-    if mixer is fm.ResizeMix and isinstance(dims, int):
-        with pytest.raises(ValueError, match='2 or 3 dimensions'):
-            watched(torch.randn(8,*shape), torch.zeros(8).long(), mixer(dims=dims), nn.LazyLinear(3), nn.CrossEntropyLoss())
-        return
     x,y = torch.randn(16, *shape),torch.randint(0,3,(16,))
     ds = positive(dims, x.ndim)
     last = tuple(range(-len(ds), 0))
@@ -170,6 +166,45 @@ def test_targets_along_the_cut_are_pasted(shape, dtype, mixer):
                 assert own!=other or torch.equal(x0[i,step], x0[j,step])
                 at = (slice(None),)*t+(step,)
                 assert torch.equal(ym[i][at], y0[i if own else j][at])
+
+WHERE = [ # shape of an input, dims, shape of a target, along which of its dimensions it is cut
+    ((48,5),1,(4,48),(2,)), ((48,5),1,(48,4),(1,)), ((48,5),1,(16,48),(2,)), ((1,32,48),-1,(48,3),(1,)), ((1,32,48),-1,(3,48),(2,)),
+    ((1,32,48),-2,(32,4),(1,)), ((3,6,8,8),2,(6,4),(1,)), ((3,6,8,8),2,(6,8,8),(1,)), ((6,3,8,8),(1,3,4),(6,8,8),(1,2,3)), ((6,3,8,8),1,(6,8,8),(1,)),
+    ((3,8,8),None,(8,8,4),(1,2)), ((3,8,8),None,(4,8,8),(2,3)), ((8,8,3),(1,2),(4,8,8),(2,3)), ((8,8,3),(1,2),(8,8,4),(1,2)), ((1,48),None,(48,4),(1,))]
+
+@pytest.mark.parametrize('shape,dims,y_shape,along', WHERE)
+@pytest.mark.parametrize('mixer', (fm.CutMix,fm.FMix))
+@pytest.mark.parametrize('named', (False,True))
+def test_classes_stand_before_or_behind_the_dimensions_that_are_cut(shape, dims, y_shape, along, mixer, named):
+    "Entries are the numbers of their samples, also where the number of classes divides the size that is cut"
+    x,y = (torch.arange(8).view(8, *[1]*len(s)).expand(8, *s).contiguous() for s in (shape,y_shape))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        with fm.PlainLoop(mixer(alpha=4., dims=dims, masks=0 if named else None), nn.Linear(1,1), nn.CrossEntropyLoss()) as loop: b = loop(x.float(), y)
+    ym, = b.yb
+    assert b.plans==['paste'] and (ym!=y).any()
+    assert tuple(d for d in range(1, ym.ndim) if (ym!=ym.select(d, 0).unsqueeze(d)).any())==along
+    torch.testing.assert_close((ym==y).flatten(1).float().mean(1), b.lam)
+
+@pytest.mark.parametrize('shape,dims', (((48,5),1),((1,48),None),((1,32,48),-1)))
+def test_a_target_that_can_be_cut_along_either_dimension_is_said(shape, dims):
+    with pytest.warns(UserWarning, match='its steps may be those of'):
+        with fm.PlainLoop(fm.CutMix(dims=dims, masks=0), nn.Linear(1,1), nn.CrossEntropyLoss()) as loop: loop(torch.rand(8, *shape), torch.zeros(8,48,48).long())
+
+STEPS = [ # shape of an input, dims, shape of a target that is weighed by the share, what is said of it
+    ((1,6,24),None,(24,),'dims=3'), ((1,6,24),None,(6,),'dims=2'), ((3,4,6,6),(2,3,4),(4,),'dims=2'), ((1,24),None,(12,5),'masks='), ((24,5),1,(12,7),'masks='),
+    ((1,6,24),None,(5,),''), ((1,24),None,(12,),''), ((3,4,6,6),(-2,-1),(4,),'')]
+
+@pytest.mark.parametrize('shape,dims,y_shape,word', STEPS)
+@pytest.mark.parametrize('masks', (None,()))
+def test_labels_of_steps_that_are_not_pasted_are_said(shape, dims, y_shape, word, masks):
+    x,y = torch.randn(8, *shape),torch.randint(0, 2, (8,*y_shape))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        with fm.PlainLoop(fm.CutMix(dims=dims, masks=masks), nn.Linear(1,1), nn.CrossEntropyLoss()) as loop: b = loop(x, y)
+    said = [str(o.message) for o in said if 'share of the whole' in str(o.message)]
+    assert b.plans==['pair'] and len(said)==(word!='' and masks is None)
+    for o in said: assert word in o
 
 def test_targets_beside_the_cut_are_weighed_by_the_share():
     "Of a label a clip and a value a step only the latter is pasted"
@@ -297,8 +332,7 @@ def test_masks_of_deep_supervision_are_cut_in_proportion(dtype, masks, n):
         for k,t in zip((1,2,4),ym): assert torch.equal(t.view(8, *t.shape[-2:]).float(), xm[:,0,::k,::k])
         assert (xm!=x0).any() and value==pytest.approx(loss(pred, *ym).item(), abs=1e-5)
 
-@pytest.mark.parametrize('other,word', ((torch.randn(8,1,6,6),'multiples or whole fractions'), (torch.randn(8,3,8),'multiples or whole fractions'),
-    (torch.randn(8,4,1,1),'multiples or whole fractions')))
+@pytest.mark.parametrize('other,word', ((torch.randn(8,1,6,6),'multiples or whole fractions'), (torch.randn(8,4,1,1),'multiples or whole fractions')))
 def test_inputs_that_are_not_in_proportion_are_refused(other, word):
     class Two(nn.Module):
         def __init__(self):
@@ -307,6 +341,33 @@ def test_inputs_that_are_not_in_proportion_are_refused(other, word):
         def forward(self, a, b): return self.net(a.flatten(1))+b.flatten(1)[:,:3]
     with pytest.raises(ValueError, match=word): watched((torch.randn(8,1,8,8),other), torch.zeros(8).long(), fm.CutMix(), Two(), nn.CrossEntropyLoss())
     watched((torch.randn(8,1,8,8),other), torch.zeros(8).long(), fm.CutMix(inputs=0), Two(), nn.CrossEntropyLoss())
+
+UNLIKE = [ # shapes of two inputs, dims, along which dimensions each is cut (none: interpolated), is it said?
+    (((3,8,8),(7,)),None,((2,3),()),0), (((7,),(3,8,8)),None,((),(2,3)),0), (((3,8,8),(4,6)),None,((2,3),()),1), (((24,5),(3,8,8)),1,((1,),()),1),
+    (((24,5),(24,)),1,((1,),()),1), (((24,5),(7,)),1,((1,),()),0), (((24,5),(12,5)),1,((1,),(1,)),0), (((6,3,8,8),(3,8,8)),(-2,-1),((3,4),(2,3)),0),
+    (((6,3,8,8),(3,4,4)),(-2,-1),((3,4),(2,3)),1), (((1,6,24),(1,240)),-1,((3,),(2,)),1)]
+
+@pytest.mark.parametrize('shapes,dims,along,n', UNLIKE)
+@pytest.mark.parametrize('named', (False,True))
+def test_each_input_is_cut_along_its_own_dimensions_or_interpolated(shapes, dims, along, n, named):
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.nets = nn.ModuleList(nn.Linear(torch.zeros(s).numel(), 3) for s in shapes)
+        def forward(self, *xs): return sum(net(x.flatten(1)) for net,x in zip(self.nets,xs))
+    xs = tuple(torch.arange(8.).view(8, *[1]*len(s)).expand(8, *s).contiguous() for s in shapes)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        with fm.PlainLoop(fm.CutMix(dims=dims, inputs=(0,1) if named else None), Sum(), nn.CrossEntropyLoss()) as loop: b = loop(xs, torch.arange(8)%3)
+    assert sum('inputs=' in str(o.message) for o in said)==(0 if named else n)
+    for x,xm,ds in zip(xs,b.xb,along):
+        if ds:
+            assert ((xm==x) | (xm==x[b.perm])).all()
+            assert {d for d in range(1, xm.ndim) if (xm!=xm.select(d, 0).unsqueeze(d)).any()}<={*ds}
+            torch.testing.assert_close((xm==x).flatten(1).float().mean(1), b.lam)
+        else:
+            lam = b.lam.view(-1, *[1]*(x.ndim-1))
+            torch.testing.assert_close(xm, lam*x + (1-lam)*x[b.perm])
 
 def test_sizes_without_a_common_grid_are_refused():
     y = torch.zeros(8,4,4).long(),torch.zeros(8,6,6).long()

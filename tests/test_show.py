@@ -7,7 +7,7 @@ from torch import nn, tensor
 from torch.utils.data import DataLoader, TensorDataset
 from fastai.tabular.all import Categorify, Normalize, TabularDataLoaders
 from fastai.text.all import TextDataLoaders
-from fastai.vision.all import CategoryBlock, DataBlock, DataLoaders, ImageBlock, Learner, MaskBlock, PILImage, PILMask
+from fastai.vision.all import CategoryBlock, DataBlock, DataLoaders, ImageBlock, Learner, MaskBlock, PILImage, PILMask, PointBlock
 from fastai.vision.all import imagenet_stats, set_seed, Normalize as NormalizeImages
 from fastmix.all import CutMix, FMix, ManifoldMixUp, MixChoice, MixUp, OutputMixUp, ResizeMix
 from fastmix.paste import box_mask
@@ -114,6 +114,36 @@ def test_masks():
             assert np.array_equal(im.get_array(), b[1][j].numpy())
             assert im.get_alpha() == pytest.approx(0.6*share.item())
         assert len(ax.images)==3
+
+@pytest.mark.parametrize('loss,mixes', ((nn.MSELoss(),True),(nn.CTCLoss(),False)))
+def test_points(loss, mixes):
+    "Points of the sample, of its partner, and what is trained on if they are interpolated, in pixels"
+    places = torch.rand(20,2,2)*23
+    block = DataBlock((ImageBlock,PointBlock), get_x=lambda i: PILImage.create(picture(i)), get_y=lambda i: places[i])
+    dls = block.dataloaders(range(20), bs=8, num_workers=0)
+    learn = Learner(dls, nn.Sequential(nn.Flatten(), nn.Linear(3*24*24,4)), loss_func=loss)
+    axs,did,b = shown(lambda g: MixUp(1., generator=g, per_sample=None if mixes else False), learn, n=4)
+    at = (b[1]+1)*12
+    for i,ax in enumerate(axs):
+        got = [torch.as_tensor(np.array(o.get_xydata())).float() for o in ax.lines]
+        l,j = did.lam.expand(8)[i],did.perm[i]
+        want = [at[i],at[j]] + [l*at[i]+(1-l)*at[j]]*mixes
+        assert len(got)==len(want)
+        for a,c in zip(got,want): torch.testing.assert_close(a, torch.as_tensor(c).as_subclass(torch.Tensor), atol=1e-3, rtol=1e-4)
+        assert ax.lines[1].get_alpha()==pytest.approx(1-l.item())
+    for ax in show_mixed_batch(dls, MixUp(stack_x=True), n=2): assert len(ax.lines)==1 # a sample or its partner
+
+def test_text_of_tables_stays_in_its_cells():
+    long = {f'a long name of a column {i}':torch.randn(16).tolist() for i in range(3)} | {f'k{i}':(1e6*torch.randn(16)).tolist() for i in range(3)}
+    df = pd.DataFrame(long | dict(kind=['some category']*16, y=list('ab'*8)))
+    dls = TabularDataLoaders.from_df(df, cat_names=['kind'], cont_names=[*long], y_names='y', procs=[Categorify,Normalize], bs=8)
+    axs = show_mixed_batch(dls, MixUp(1.), n=4)
+    fig = axs[0].get_figure()
+    fig.canvas.draw()
+    for ax in axs:
+        for cell in ax.tables[0].get_celld().values():
+            text,box = cell.get_text().get_window_extent(),cell.get_window_extent()
+            assert text.width<=box.width+1, (cell.get_text().get_text(),text.width,box.width)
 
 def test_signals():
     ds = list(zip(torch.randn(16,1,30), torch.arange(16)%2))
