@@ -8,7 +8,9 @@ from kornia.augmentation import RandomCutMixV2, RandomMixUpV2
 from timm.data import Mixup
 from torchvision.transforms import v2
 from fastmix.all import box_lam, cutmix_batch, draw_boxes, draw_lam, draw_perm, mixup_batch
-from fastmix.mix import _lerp_each, box_mask, over_samples, paste, take
+from fastmix.mix import _lerp_each
+from fastmix.paste import box_mask, paste
+from fastmix.tensors import over_samples, take
 from speed_timing import name_of, race, row, rows
 
 shapes = (64,3,224,224),(32,3,512,512),(256,3,32,32),(64,1,16000),(4,1,64,128,128)

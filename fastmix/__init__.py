@@ -11,7 +11,7 @@ Modules:
 - `fastmix.compare`: Train with each mix over several seeds, and see which differences are more than noise
 - `fastmix.mix`: MixUp and CutMix of a batch as pure functions, for any PyTorch training loop
 - `fastmix.mixer`: `Mixer`, the callback that mixes each training batch and its loss, whatever the task
-- `fastmix.proof`: Run a model on a few rows, with chance switched off and its state put back, and see whether mixing at a place mixes its predictions
+- `fastmix.proof`: Run a model on a few rows, with fixed randomness and its state restored, to see whether mixing at a place mixes its predictions
 - `fastmix.show`: See what a mixer does to your own data, before you train on it"""
 
 __version__ = "0.2.0"

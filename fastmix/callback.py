@@ -12,7 +12,8 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.learner import Learner
 from .draw import box_lam
-from .mix import check_dims, check_sides, draw_cut, mixup_batch, paste
+from .mix import mixup_batch
+from .paste import check_dims, check_sides, draw_cut, paste
 from .mixer import Mixer
 from .settings import check_flag, check_masks
 

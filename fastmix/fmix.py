@@ -13,7 +13,8 @@ from numbers import Real
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.learner import Learner
-from .mix import check_dims, take
+from .paste import check_dims
+from .tensors import take
 from .mixer import Mixer
 from .settings import check_masks
 

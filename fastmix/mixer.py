@@ -22,10 +22,10 @@ from .draw import check_alpha, draw_lam
 from .fits import Fit, input_parts
 from .hooks import PlaceHooks, at_fit_exit, is_compiled
 from .mix import mixup_batch
-from .mixed import MixedBatch, check_boxes, draw_partners, n_lams, plan_targets
+from .mixed import MixedBatch, draw_partners, n_lams
 from .nested import check_containers, leaves
-from .settings import (after_fastai, check_batch, check_event, check_flag, check_inputs, check_names, check_ours, check_schedule,
-    check_share, check_stacked, short_repr)
+from .settings import after_fastai, check_batch, check_event, check_names, check_ours, check_settings, check_stacked, short_repr
+from .targets import check_boxes, plan_targets
 
 # %% ../nbs/13_mixer.ipynb #a83e03b4
 class Mixer(Callback):
@@ -74,15 +74,7 @@ class Mixer(Callback):
     ):
         check_names(type(self), unknown)
         store_attr(but='unknown')
-        check_schedule(self.alpha)
-        for k in ('p','start','end'): setattr(self, k, check_share(k, getattr(self, k)))
-        if start>end: raise ValueError(f"Expected start <= end, but got {start=}, {end=}")
-        for k in ('stack_y','per_sample'): check_flag(k, getattr(self, k), None)
-        for k in ('stack_x','dedup'): check_flag(k, getattr(self, k))
-        if pair is not None and not callable(pair): raise TypeError(f"Expected pair as a function (yb, generator) -> perm, but got {pair!r}")
-        if not isinstance(generator, (torch.Generator,type(None))): raise TypeError(
-            f"Expected generator as a torch.Generator, such as torch.Generator().manual_seed(42), but got {generator!r}")
-        self.inputs = check_inputs(inputs)
+        check_settings(self)
 
     def __setattr__(self, name, v):
         "Warn of names that belong to the Learner as fastai does, but not of those that only its model has"

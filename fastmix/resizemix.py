@@ -14,7 +14,8 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.learner import Learner
 from .draw import box_lam
-from .mix import box_mask, check_dims, draw_cut, take
+from .paste import box_mask, check_dims, draw_cut
+from .tensors import take
 from .mixer import Mixer
 from .settings import check_masks
 

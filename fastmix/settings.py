@@ -6,7 +6,8 @@ Mistakes in the settings of a mixer are found when it is made, not in the middle
 
 # %% auto #0
 __all__ = ['after_fastai', 'check_ours', 'check_share', 'check_flag', 'check_names', 'check_masks', 'check_inputs',
-           'check_schedule', 'check_event', 'check_batch', 'check_stacked', 'short_repr']
+           'check_schedule', 'check_settings', 'check_weights', 'check_event', 'check_batch', 'check_stacked',
+           'short_repr']
 
 # %% ../nbs/12_settings.ipynb #0c7c9e49
 import inspect, operator, re, torch
@@ -92,6 +93,29 @@ def check_schedule(alpha):
     try: check_alpha(float(alpha(0.)))
     except Exception as e: raise TypeError("Expected alpha as a number, or as a schedule pct -> alpha such as SchedCos(0., 0.6), but got "
         f"{getattr(alpha, '__name__', alpha)}, which fails at pct=0: {e}") from e
+
+# %% ../nbs/12_settings.ipynb #65c8a1bb
+def check_settings(mixer):
+    "Check the settings of `mixer`, and set those that have a form of their own; raises TypeError or ValueError"
+    check_schedule(mixer.alpha)
+    for k in ('p','start','end'): setattr(mixer, k, check_share(k, getattr(mixer, k)))
+    if mixer.start>mixer.end: raise ValueError(f"Expected start <= end, but got start={mixer.start}, end={mixer.end}")
+    for k in ('stack_y','per_sample'): check_flag(k, getattr(mixer, k), None)
+    for k in ('stack_x','dedup'): check_flag(k, getattr(mixer, k))
+    if mixer.pair is not None and not callable(mixer.pair):
+        raise TypeError(f"Expected pair as a function (yb, generator) -> perm, but got {mixer.pair!r}")
+    if not isinstance(mixer.generator, (torch.Generator,type(None))): raise TypeError(
+        f"Expected generator as a torch.Generator, such as torch.Generator().manual_seed(42), but got {mixer.generator!r}")
+    mixer.inputs = check_inputs(mixer.inputs)
+
+# %% ../nbs/12_settings.ipynb #173fc6c2
+def check_weights(weights, n):
+    "`weights` of `n` mixers as floats, all 1 by default; raises ValueError for others"
+    try: res = [1.]*n if weights is None else [float(w) for w in weights]
+    except (TypeError,ValueError): res = []
+    if len(res)!=n or not all(0<=w<float('inf') for w in res) or not sum(res):
+        raise ValueError(f"Expected {n} weights of 0 or more that are not all 0, but got {weights!r}")
+    return res
 
 # %% ../nbs/12_settings.ipynb #598f97a2
 _method = dict(MixUp='mixup', CutMix='cutmix', FMix='fmix', ResizeMix='resizemix', ManifoldMixUp='manifold_mixup', OutputMixUp='output_mixup')

@@ -9,7 +9,7 @@ __all__ = ['StackedModel', 'mix_encoded']
 
 # %% ../nbs/21_stack.ipynb #29de4fd1
 from torch import Tensor, nn
-from .mix import over_samples
+from .tensors import over_samples
 
 # %% ../nbs/21_stack.ipynb #00160933
 class StackedModel(nn.Module):

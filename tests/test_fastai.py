@@ -29,7 +29,7 @@ from fastai.vision.data import ImageBlock, PILImageBW
 from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropy
 import fastmix.all as fm
 from fastmix.fmix import fourier_masks
-from fastmix.mix import draw_cut
+from fastmix.paste import draw_cut
 from helpers import DATA, MIXERS, Y, Check, bs, fit, get_dls, get_learn, hooks, kind_of, mixer, n_out, net, quiet, weights
 
 still = [o for o in MIXERS if o in ('MixUp','MixUp of tokens','CutMix')] # these change nothing where alpha=0

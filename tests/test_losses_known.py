@@ -5,7 +5,8 @@ import copy, functools, itertools, math, threading
 import fastai.losses as fl, pytest, torch, torch.nn.functional as F
 from functools import partial
 from torch import nn
-from fastmix.loss import MixUpLoss, is_known
+from fastmix.known import is_known
+from fastmix.loss import MixUpLoss
 
 def gen(seed=0): return torch.Generator().manual_seed(seed)
 B,C = 5,4

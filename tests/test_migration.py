@@ -2,7 +2,7 @@
 import numpy as np, pytest, torch
 from torch import nn
 from fastmix.all import MixUpLoss, box_lam, cutmix_batch, draw_lam, mix_targets, mixup_batch
-from fastmix.mix import draw_cut
+from fastmix.paste import draw_cut
 
 B,size = 8,(12,20)
 

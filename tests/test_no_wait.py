@@ -12,7 +12,8 @@ from fastmix.draw import box_lam, draw_boxes, draw_lam, draw_perm
 from fastmix.fmix import FMix, fourier_masks
 from fastmix.loss import MixUpLoss
 from fastmix.manifold import ManifoldMixUp
-from fastmix.mix import cutmix_batch, draw_cut, mix_targets, mixup_batch
+from fastmix.mix import cutmix_batch, mix_targets, mixup_batch
+from fastmix.paste import draw_cut
 from fastmix.output import OutputMixUp
 from fastmix.resizemix import ResizeMix
 

@@ -15,8 +15,9 @@ from fastai.losses import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, FocalLos
 from fastai.torch_core import TensorImage, TensorMask
 from fastmix.draw import box_lam, draw_boxes, draw_lam, draw_perm, place_boxes
 from fastmix.loss import MixUpLoss, dense_loss
-from fastmix.mix import box_mask, cutmix_batch, mix_targets, mixup_batch, paste
-from fastmix.mixed import check_mask, lies_over
+from fastmix.mix import cutmix_batch, mix_targets, mixup_batch
+from fastmix.paste import box_mask, paste
+from fastmix.targets import check_mask, lies_over
 from fastmix.nested import is_index, leaves, n_samples, rebuild
 from fastmix.callback import CutMix, MixUp
 

@@ -10,7 +10,7 @@ from fastai.text.all import TextDataLoaders
 from fastai.vision.all import CategoryBlock, DataBlock, DataLoaders, ImageBlock, Learner, MaskBlock, PILImage, PILMask
 from fastai.vision.all import imagenet_stats, set_seed, Normalize as NormalizeImages
 from fastmix.all import CutMix, FMix, ManifoldMixUp, MixChoice, MixUp, OutputMixUp, ResizeMix
-from fastmix.mix import box_mask
+from fastmix.paste import box_mask
 from fastmix.pictures import mix_once
 from fastmix.show import plot_lam, show_mixed_batch
 

@@ -10,7 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.overrides import TorchFunctionMode
 from fastmix.draw import box_lam, draw_boxes, draw_lam, draw_perm, perm_within
 from fastmix.loss import MixUpLoss
-from fastmix.mix import cutmix_batch, mix_targets, mixup_batch, paste, take
+from fastmix.mix import cutmix_batch, mix_targets, mixup_batch
+from fastmix.paste import paste
+from fastmix.tensors import take
 
 B,C = 4,5
 PERM,LAM = torch.tensor([1,2,3,0]),torch.tensor([.3,1.,.85,.5])
