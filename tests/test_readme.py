@@ -1,10 +1,12 @@
 "The README's table of what fastai's own mixers do and what these do, row by row"
 import itertools, re
 from pathlib import Path
-import fastai, pytest, torch, torch.nn.functional as F
+import fastai, matplotlib, numpy as np, pytest, torch, torch.nn.functional as F
 from fastai.basics import (BCEWithLogitsLossFlat, Callback, CrossEntropyLossFlat, DataLoaders, LabelSmoothingCrossEntropyFlat, Learner,
     MSELossFlat)
 from fastai.callback import mixup as theirs
+from fastcore.nbio import read_nb
+from PIL import Image
 from torch import nn
 import fastmix.all as ours
 
@@ -129,6 +131,33 @@ def test_front_page():
     links = [o for o in re.findall(r'\]\(([^)\s]+)\)', text) if not o.startswith('https://')]
     heads = {re.sub(r'[^\w -]', '', o.lower()).replace(' ', '-') for o in re.findall(r'^#+ (.+)$', text, flags=re.M)}
     assert len(links)>20 and not [o for o in links if not (o[1:] in heads if o.startswith('#') else (root/o).is_file())]
+
+def save_photos(folder, n=30):
+    "Pictures of three classes and of many sizes"
+    rng = np.random.default_rng(0)
+    for name,i in itertools.product(('cat','dog','owl'), range(n)):
+        (folder/name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (*rng.integers(40, 90, 2),3), dtype=np.uint8)).save(folder/name/f'{i}.jpg')
+
+def first_snippet(text): return re.search(r'```python\n(.*?)```', text, flags=re.S)[1]
+
+snippets = {'README':first_snippet(text), 'image tutorial':first_snippet(read_nb(root/'nbs/tutorials/image.ipynb').cells[1].source)}
+
+@pytest.mark.parametrize('page', snippets)
+def test_snippet_trains(page, tmp_path, monkeypatch):
+    "The first snippet fine-tunes a folder of pictures. Changed are the pretrained weights, which are not downloaded, and the size"
+    from torchvision.models import _api, resnet18
+    monkeypatch.setattr(_api, 'load_state_dict_from_url', lambda *args, **kwargs: resnet18().state_dict())
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use('agg')
+    save_photos(tmp_path/'photos')
+    code,names = snippets[page],{}
+    assert code.count('224')==1
+    exec(code.replace('224', '48'), names)
+    learn = names['learn']
+    assert list(learn.dls.vocab)==['cat','dog','owl'] and len(learn.dls.train)==1
+    assert isinstance(learn.mixer, ours.CutMix) and learn.mixer.boxes.shape==(64,2,2)
+    assert len(learn.recorder.values)==5 and np.isfinite(learn.recorder.values).all()
 
 @pytest.mark.filterwarnings('ignore:.* draws one lambda')
 @pytest.mark.parametrize('row', rows)
