@@ -14,9 +14,6 @@ pytest.importorskip('smalldocs', reason="the site is built with smalldocs, which
 
 root = Path(__file__).parent.parent
 desktop,phone = (1280,900),(390,844)
-# Each page is looked at in both sizes and in both modes, which are independent of each other
-looks = [(desktop,'light'),(phone,'dark')]
-by_look = pytest.mark.parametrize('size,scheme', looks, ids=['desktop-light','phone-dark'])
 visible = 'const visible = o => o && o.checkVisibility() && o.getBoundingClientRect().width>0;'
 
 @pytest.fixture(scope='session')
@@ -76,15 +73,6 @@ def open_tab(browser):
         return tab
     yield _open
     for o in opened: o.close()
-
-def visit(tab, url, pages, look):
-    "What `look(tab)` finds on each page, for the pages where it finds something"
-    res = {}
-    for page in pages:
-        tab.problems.clear()
-        tab.goto(url+page)
-        if found := look(tab): res[page] = found
-    return res
 
 class Links(HTMLParser):
     "What a page links to and loads, the ids it has, its text outside code, and its pictures"
@@ -166,46 +154,52 @@ def test_markdown_copies(docs):
     "The Markdown copies hold no HTML of tables, no data of pictures and no directives"
     for o in docs.rglob('*.html.md'): assert not re.search(r'^#\||^:::|<table|<div|<style|data:image|\{=html\}|\{\.\w', o.read_text(encoding='utf-8'), flags=re.M), o.name
 
-@by_look
-def test_pages(open_tab, url, pages, size, scheme):
-    "Every page loads without a complaint, its pictures are there, and nothing hangs over the side"
-    def look(tab):
-        tab.wait_for_timeout(80) # what the page's scripts do a moment after it is loaded
-        found = tab.evaluate('''() => [...document.images].filter(o => !o.naturalWidth || !o.getBoundingClientRect().width).map(o => o.src.slice(0, 80))''')
-        wide = tab.evaluate('document.scrollingElement.scrollWidth')
-        return tab.problems + found + ([f'{wide} wide'] if wide>size[0] else [])
-    assert not visit(open_tab(size, scheme, urlsplit(url).netloc), url, pages, look)
+def broken(tab, width):
+    "Complaints of the browser, pictures that are not there, and what hangs over the side"
+    tab.wait_for_timeout(80) # what the page's scripts do a moment after it is loaded
+    lost = tab.evaluate("[...document.images].filter(o => !o.naturalWidth || !o.getBoundingClientRect().width).map(o => 'no picture: ' + o.src.slice(0, 80))")
+    wide = tab.evaluate('document.scrollingElement.scrollWidth')
+    return tab.problems + lost + ([f'{wide} wide'] if wide>width else [])
 
-@by_look
-def test_axe(open_tab, url, pages, size, scheme):
-    "axe, Deque's checker of accessibility, finds nothing serious, nor critical, nor moderate"
+def unfit(tab, phone):
+    "Code and drawings that are wider than their column, words of code that are broken, and on a wide screen tables that scroll"
+    return tab.evaluate('(phone) => {' + visible + '''
+        const short = (kind, o) => kind + ' ' + o.textContent.trim().slice(0, 60);
+        const over = s => [...document.querySelectorAll(s)].filter(o => visible(o) && o.scrollWidth>o.clientWidth+1);
+        const broken = o => {
+            const range = document.createRange(), walk = document.createTreeWalker(o, NodeFilter.SHOW_TEXT), res = [];
+            for (let n; n = walk.nextNode();) for (const m of n.data.matchAll(/[A-Za-z_]\\w*/g)) {
+                range.setStart(n, m.index); range.setEnd(n, m.index+m[0].length);
+                if (new Set([...range.getClientRects()].map(r => r.top)).size>1) res.push(m[0]); }
+            return res; };
+        const column = document.querySelector('main').getBoundingClientRect().right+1;
+        return [...over('main pre, main pre code').map(o => short('cut', o)),
+            ...(phone ? [] : over('main .sd-table, main .cell-output-display').map(o => short('table', o))),
+            ...[...document.querySelectorAll('main svg, main img')].filter(o => o.getBoundingClientRect().right>column).map(o => short('drawing', o)),
+            ...[...document.querySelectorAll('main pre code, main td, main th')].filter(visible).flatMap(broken).map(o => 'broken ' + o)] }''', phone)
+
+def accused(tab, source):
+    "What axe, Deque's checker of accessibility, finds that is not minor. Code is coloured by kinds of words: one of each kind is looked at"
+    tab.evaluate(source)
+    return tab.evaluate('''async () => {
+        const kinds = new Set();
+        for (const o of document.querySelectorAll('pre code span[class]')) {
+            if (kinds.has(o.className)) o.replaceWith(o.textContent); else kinds.add(o.className); }
+        return (await axe.run(document, {resultTypes: ['violations']})).violations.filter(o => o.impact!='minor')
+            .map(o => ['axe:', o.impact, o.id, o.nodes.length, o.nodes[0].html.slice(0, 120), o.nodes[0].failureSummary.slice(-120)].join(' ')) }''')
+
+# Each page is looked at in both sizes and in both modes, which are independent of each other
+@pytest.mark.parametrize('size,scheme', [(desktop,'light'),(phone,'dark')], ids=['desktop-light','phone-dark'])
+def test_pages(open_tab, url, pages, size, scheme):
+    "Every page loads without a complaint, everyone can read it, and nothing of it is cut off"
     import axe_playwright_python
     source = (Path(axe_playwright_python.__file__).parent/'axe.min.js').read_text(encoding='utf-8')
-    def look(tab):
-        tab.evaluate(source)
-        return tab.evaluate('''async () => (await axe.run(document, {resultTypes: ['violations']})).violations.filter(o => o.impact!='minor')
-            .map(o => [o.impact, o.id, o.nodes.length, o.nodes[0].html.slice(0, 120), o.nodes[0].failureSummary.slice(-120)].join(' '))''')
-    assert not visit(open_tab(size, scheme), url, pages, look)
-
-@by_look
-def test_fits(open_tab, url, pages, size, scheme):
-    "No code or drawing is wider than its column, no word of code is broken, and on a wide screen no table scrolls"
-    def look(tab):
-        return tab.evaluate('(phone) => {' + visible + '''
-            const short = (kind, o) => kind + ' ' + o.textContent.trim().slice(0, 60);
-            const over = s => [...document.querySelectorAll(s)].filter(o => visible(o) && o.scrollWidth>o.clientWidth+1);
-            const broken = o => {
-                const range = document.createRange(), walk = document.createTreeWalker(o, NodeFilter.SHOW_TEXT), res = [];
-                for (let n; n = walk.nextNode();) for (const m of n.data.matchAll(/[A-Za-z_]\\w*/g)) {
-                    range.setStart(n, m.index); range.setEnd(n, m.index+m[0].length);
-                    if (range.getClientRects().length>1) res.push(m[0]); }
-                return res; };
-            const column = document.querySelector('main').getBoundingClientRect().right+1;
-            return [...over('main pre, main pre code').map(o => short('cut', o)),
-                ...(phone ? [] : over('main .sd-table, main .cell-output-display').map(o => short('table', o))),
-                ...[...document.querySelectorAll('main svg, main img')].filter(o => o.getBoundingClientRect().right>column).map(o => short('drawing', o)),
-                ...[...document.querySelectorAll('main pre code, main td, main th')].filter(visible).flatMap(broken).map(o => 'broken ' + o)] }''', size==phone)
-    assert not visit(open_tab(size, scheme), url, pages, look)
+    tab,bad = open_tab(size, scheme, urlsplit(url).netloc),{}
+    for page in pages:
+        tab.problems.clear()
+        tab.goto(url+page)
+        if found := broken(tab, size[0]) + unfit(tab, size==phone) + accused(tab, source): bad[page] = found
+    assert not bad, '\n'.join(f'{k}: {o}' for k,v in bad.items() for o in v)
 
 def test_phone(open_tab, url):
     "On a phone code can be copied without hovering, and the headings of a page are at hand; a key leads past the menus"
@@ -275,3 +269,102 @@ def test_internals_are_not_searched(docs):
     found = {o['href'].split('#')[0] for o in json.loads((docs/'search.json').read_text(encoding='utf-8'))}
     assert {'index.html','callback.html','reference.html'} <= found
     assert not found & {'hooks.html','proof.html','helpers.html','settings.html'}
+
+# ---- the reference
+
+source = re.compile(r'>source</a></p>\s*<h\d id="[^"]*"[^>]*>(.*?)</h\d>(.*?)(?=>source</a></p>|<section|</main>)', flags=re.S)
+
+def entries(docs, page):
+    "What the reference documents on a page, in order, with what it says there"
+    return [(re.sub('<.*?>|\\\\', '', name),said) for name,said in source.findall((docs/page).read_text(encoding='utf-8'))]
+
+@pytest.fixture(scope='session')
+def public():
+    "Public names, methods of a Learner among them, with the module of each"
+    import fastmix.all as fm
+    from fastai.learner import Learner
+    own = lambda o: getattr(getattr(o, 'fget', o), '__module__', '').startswith('fastmix.')
+    res = {k:v for k,v in vars(fm).items() if own(v)} | {f'Learner.{k}':getattr(v, 'fget', v) for k,v in vars(Learner).items() if own(v)}
+    assert len(res)>30
+    return {k:v.__module__.removeprefix('fastmix.') for k,v in res.items()}
+
+def test_index_of_names(docs, public):
+    "The reference has a line for each public name: a link, what it does, and its module"
+    text = (docs/'reference.html').read_text(encoding='utf-8')
+    rows = [re.findall('<td>(.*?)</td>', o, flags=re.S) for o in re.findall('<tr>(.*?)</tr>', text, flags=re.S)]
+    for name,module in public.items():
+        shown = name.replace('Learner.', 'learn.')
+        row = next((o for o in rows if o and f'<code>{shown}</code>' in o[0]), None)
+        assert row and f'href="{module}.html#' in row[0] and len(row[1])>10, name
+        if shown==name: assert f'<code>fastmix.{module}</code>' in row[2], name
+
+def test_shared_arguments(docs):
+    "The arguments that mixers share stand in one table, with their defaults and ranges"
+    text = (docs/'reference.html').read_text(encoding='utf-8')
+    for k in ('alpha','dedup','per_sample','stack_y','pair','p','start','end','inputs','masks','dims','generator'): assert f'<td><code>{k}</code></td>' in text, k
+    assert re.search(r'<td><code>p</code></td>\s*<td><code>1.0</code></td>\s*<td>[^<]*\[0, 1\]', text)
+
+def test_entries_are_public(docs, public):
+    "Pages of public names document these, methods of theirs, and nothing else; each public name has one entry"
+    said = [(page,name) for page in {f'{o}.html' for o in public.values()} for name,_ in entries(docs, page)]
+    assert not [o for o in said if o[1] not in public and o[1].split('.')[0] not in public]
+    assert not {k for k,v in public.items() if [page for page,name in said if name==k]!=[f'{v}.html']}
+    assert ('loss.html','MixUpLoss.__call__') in said
+
+def test_internals_have_pages(docs, public):
+    "What public modules keep to themselves is documented too, elsewhere"
+    assert len(entries(docs, 'helpers.html'))>5
+    assert not {name for name,_ in entries(docs, 'helpers.html')} & public.keys()
+
+def test_raises(docs, public):
+    "An entry says what is raised, as the docstring does"
+    import fastmix.all as fm
+    from fastai.learner import Learner
+    n = 0
+    for name,module in public.items():
+        doc = (getattr(Learner, name[8:]) if name.startswith('Learner.') else getattr(fm, name)).__doc__
+        if 'Raises\n' not in doc: continue
+        n += 1
+        assert any(k==name and '<strong>Raises</strong>' in said for k,said in entries(docs, f'{module}.html')), name
+    assert n>20
+
+def test_examples(public):
+    "Each public name is used in a visible example, with a visible output, on the page of its module"
+    from fastcore.nbio import read_nb
+    from test_visible import is_shown, nbs
+    lacking = []
+    for name,module in public.items():
+        path = next(o for o in nbs.glob('[0-9]*.ipynb') if re.fullmatch(rf'\d+[a-z]?_{module}', o.stem))
+        used = re.compile(rf"\b{name.replace('Learner.', '[.]')}\b" if '.' not in name else rf"\.{name[8:]}\b")
+        if not any(is_shown(c) and c.outputs and used.search(c.source) for c in read_nb(path).cells): lacking.append(name)
+    assert not lacking
+
+# ---- one setting: the address of the site
+
+@pytest.mark.parametrize('address', ['','https://example.org/fastmix'])
+def test_colab(address, tmp_path, monkeypatch):
+    "Tutorials are opened in Colab by a link once the site has an address, and no other page is"
+    from types import SimpleNamespace
+    monkeypatch.syspath_prepend(str(root/'tools'))
+    import present
+    from fastcore.nbio import mk_cell, new_nb, read_nb, write_nb
+    cfg = SimpleNamespace(doc_url=address, git_url='https://github.com/fastmix/fastmix', branch='main', nbs_path=root/'nbs')
+    write_nb(new_nb([present.front('Image', 'Said'), mk_cell('text', cell_type='markdown')]), tmp_path/'image.ipynb')
+    present.mend(tmp_path/'image.ipynb', colab=present.colab('tutorials/image.ipynb', cfg))
+    text = '\n'.join(o.source for o in read_nb(tmp_path/'image.ipynb').cells)
+    link = 'https://colab.research.google.com/github/fastmix/fastmix/blob/main/nbs/tutorials/image.ipynb'
+    assert (link in text) == bool(address) == ('pip install' in text)
+    assert not present.colab('questions.ipynb', cfg)
+
+def test_issue_templates():
+    "The links of the page for new issues lead to files that are here"
+    urls = re.findall(r'url: https://github.com/fastmix/fastmix/(?:blob|tree)/main/(\S+)', (root/'.github/ISSUE_TEMPLATE/config.yml').read_text(encoding='utf-8'))
+    assert urls and all((root/o).exists() for o in urls)
+
+@pytest.mark.parametrize('html,want', [
+    ('<h1>a</h1><h3 id="b">b</h3><h3>c</h3><h2>d</h2><h4>e</h4>', '<h1>a</h1><h2 id="b">b</h2><h2>c</h2><h2>d</h2><h3>e</h3>'),
+    ('<h1>a</h1><h2>b</h2><h3>c</h3><h2>d</h2>', '<h1>a</h1><h2>b</h2><h3>c</h3><h2>d</h2>')])
+def test_levels_of_headings(html, want, monkeypatch):
+    monkeypatch.syspath_prepend(str(root/'tools'))
+    from present import level_headings
+    assert level_headings(html)==want
