@@ -8,10 +8,11 @@ To mix inside a model, the output of a layer has to be changed. `PlaceHooks` doe
 __all__ = ['BatchDim', 'Place', 'unwrap', 'is_compiled', 'PlaceHooks', 'at_fit_exit']
 
 # %% ../nbs/04_hooks.ipynb #3ef89768
-import torch
+import sys, torch
 from dataclasses import dataclass, field
 from functools import partial
 from torch import Tensor, nn
+from fastai.learner import Learner
 from .mix import mixup_batch
 from .nested import is_float, kind_of, leaves, rebuild
 
@@ -21,8 +22,12 @@ class BatchDim:
     "Where the samples of a batch lie in a tensor: along `dim`, of which each sample has one entry or several"
     dim:int
     samples_last:bool=False # Where a sample has several entries: do the samples take turns, or do the entries of each follow one another?
+    one:bool=None # Has each sample one entry? None: that is not known
 
-    def fits(self, t, n): return t.ndim>self.dim and t.shape[self.dim]%n==0 and t.shape[self.dim]>0
+    def fits(self, t, n):
+        "Does `t` hold `n` samples as it did when it was tried, with one entry for each or with several?"
+        if t.ndim<=self.dim or not t.shape[self.dim] or t.shape[self.dim]%n: return False
+        return self.one is None or self.one==(t.shape[self.dim]==n)
 
     def over(self, f, t, n):
         "`f` of `t` with its `n` samples in the first dimension, brought back to the shape of `t`"
@@ -39,6 +44,7 @@ class Place:
     modules:tuple
     dims:dict=field(default_factory=dict) # Module: the `BatchDim` of each leaf of its output, or None for what is not mixed
     union:bool=True # Are padding masks united, as the model masks mixed samples? Else they are done with before the place
+    calls:dict=field(default_factory=dict) # Module: how often it ran when it was tried
 
     def mix(self, m, out, n, f):
         "`out`, which the module `m` returned, with every tensor in it that follows the batch given to `f`"
@@ -49,7 +55,8 @@ class Place:
 
     def _mix_leaf(self, d, t, n, f):
         if not is_float(t) or not d.fits(t, n): raise RuntimeError(
-            f"Expected {self.name!r} to return a floating point tensor for {n} samples in dimension {d.dim}, but got {kind_of(t)}: "
+            f"Expected {self.name!r} to return a floating point tensor for {n} samples in dimension {d.dim}, with {'one entry' if d.one else 'entries'} "
+            f"for each as when it was tried, but got {kind_of(t)}: "
             "name other `layers`, or put a MixHere where the batch comes first")
         return d.over(f, t, n)
 
@@ -72,7 +79,8 @@ def is_compiled(
 class PlaceHooks:
     "Mix the outputs at one of `places`, whichever `choice` says"
     resets = 0 # How often any of these had all compiled models compiled anew
-    def __init__(self): self.handles,self.places,self.choice,self.ran,self.over,self.before = [],[],-1,0,None,None
+    n=perm=lam=None
+    def __init__(self): self.handles,self.places,self.choice,self.calls,self.over,self.before = [],[],-1,[],None,None
 
     def put(self,
         model:nn.Module, # The whole model
@@ -81,7 +89,7 @@ class PlaceHooks:
         "Put hooks on the modules of all `places`, before those of others, so that others see what is mixed"
         if self.handles or not self.places: return
         self.handles = [m.register_forward_hook(partial(self._mix_output, i), prepend=True) for i,p in enumerate(self.places) for m in p.modules]
-        self.handles.append(model.register_forward_pre_hook(self._begin_pass))
+        self.handles += [model.register_forward_pre_hook(self._begin_pass), model.register_forward_hook(self._end_pass)]
         names = [p.name for p in self.places]
         if is_compiled(model) and not (fresh and self.before==(names,PlaceHooks.resets)): # it may run code from when the hooks were not there
             torch.compiler.reset()
@@ -97,7 +105,7 @@ class PlaceHooks:
     ):
         "Mix at a place in every forward pass from now on"
         self.choice = self.at = choice
-        self.n,self.perm,self.lam,self.over,self.ran = n,perm,lam,over,0
+        self.n,self.perm,self.lam,self.over,self.calls = n,perm,lam,over,[]
 
     def stop(self, *_):
         "Mix no more"
@@ -108,17 +116,20 @@ class PlaceHooks:
         return self.choice<0
 
     def _begin_pass(self, *_):
-        if not self._is_over(): self.ran = 0
+        if not self._is_over(): self.calls = []
 
-    def ran_whole(self):
-        "Did all modules of the place run in the last forward pass? None if none did"
-        return None if not self.ran else self.ran>=len(self.places[self.at].modules)
+    @property
+    def ran(self): return len(self.calls)
 
-    def in_backward(self,
-        pred # What the model returned
-    ):
-        "Mix again while the backward pass of `pred` runs, as it may run checkpointed layers anew"
-        now = self.at,self.n,self.perm,self.lam
+    def ran_as_tried(self):
+        "Did the modules of the place run in the last forward pass as often as when they were tried? None if none did"
+        place = self.places[self.at]
+        return all(self.calls.count(k)==place.calls.get(m, 1) for k,m in enumerate(place.modules)) if self.calls else None
+
+    def _end_pass(self, m, args, pred):
+        "In the backward pass of `pred`, which may run checkpointed layers again, mix as in its forward pass"
+        if torch.compiler.is_compiling(): return
+        now = self.choice,self.n,self.perm,self.lam
         def again(_):
             self.choice,self.n,self.perm,self.lam,self.over = *now,None
             torch.autograd.Variable._execution_engine.queue_callback(self.stop)
@@ -133,20 +144,27 @@ class PlaceHooks:
 
     def _mix_output(self, i, m, args, out):
         if self.choice!=i or self._is_over(): return
-        self.ran += 1
+        self.calls.append(self.places[i].modules.index(m))
         return self.places[i].mix(m, out, self.n, self._mix)
 
     def _mix(self, x): return mixup_batch(x, lam=self.lam, perm=self.perm)[0]
     def __reduce__(self): return PlaceHooks,() # in a copy of the model, hooks that do nothing
 
 # %% ../nbs/04_hooks.ipynb #dc4aaf8b
+def _events(learn):
+    "How many events of `learn` are running: a callback may start another fit"
+    f,n = sys._getframe(),0
+    while f is not None: f,n = f.f_back,n+(f.f_code is Learner._call_one.__code__ and f.f_locals['self'] is learn)
+    return n
+
 def at_fit_exit(
     learn, # A `Learner` whose `fit` is running
     f # Called without arguments, once, when that fit is left
 ):
     "Call `f` when `learn.fit` is left: by its end, a Cancel exception, an error or Ctrl-C"
-    before = learn.remove_cbs
+    before,events = learn.remove_cbs,_events(learn)
     def remove_cbs(cbs):
+        if _events(learn)>=events: return before(cbs) # a callback removes another, or predicts, within an event of this fit
         vars(learn).pop('remove_cbs', None)
         f()
         return before(cbs)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from fastcore.basics import patch
 from .draw import draw_perm
-from .hooks import PlaceHooks
+from .hooks import PlaceHooks, is_compiled, unwrap
 from .known import is_known, name_of
 from .loss import MixUpLoss, check_entries, dense_loss
 from .mix import mix_targets
@@ -87,10 +87,9 @@ def predict(self:MixedBatch, model=None, xb=None):
     self.predicted = True
     if not self.inside: return self.mix_outputs(model(*(self.xb if xb is None else xb)))
     self.hooks.start(self.place, self.n, self.perm, self.lam)
-    try:
-        pred = model(*(self.xb if xb is None else xb))
-        self.hooks.in_backward(pred)
+    try: pred = model(*(self.xb if xb is None else xb))
     finally: self.hooks.stop()
+    self.check_ran(model)
     return self.mix_outputs(pred)
 
 @patch
@@ -117,6 +116,20 @@ def _dense(self:MixedBatch, f, pred):
     try: return dense_loss(f, pred, *self.yb, *self.yb1, self.lam)
     except (AssertionError,IndexError,RuntimeError,TypeError,ValueError) as e: raise ValueError(
         f"Expected a loss that takes floating point targets for stack_y=False with {y.dtype} targets, but {name_of(f)} does not: {e}") from e
+
+@patch
+def check_ran(self:MixedBatch, model):
+    "Be plain again if the place was dropped at random and did not run; raises RuntimeError if it ran otherwise than when it was tried"
+    if not self.inside or (tried := self.hooks.ran_as_tried()): return
+    tell = f"Expected {self.layer!r} to run as when it was tried, but it "
+    known = {*unwrap(model).modules()}
+    if not known.issuperset(self.hooks.places[self.place].modules): raise RuntimeError(f"{tell}is no layer of this {type(unwrap(model)).__name__}: "
+        "predict with the model that trains")
+    if tried is False: raise RuntimeError(f"{tell}ran {self.hooks.ran} times in this batch: name other `layers`, or put a MixHere where all of a "
+        "sample passes once")
+    if is_compiled(model) or self.xb is not self.plain[0]: raise RuntimeError(f"{tell}did not run in this batch: name other `layers`"
+        + ("; call torch.compiler.reset() if the model ran elsewhere since the last fit" if is_compiled(model) else ''))
+    self.unmix()
 
 @patch
 def unmix(self:MixedBatch):

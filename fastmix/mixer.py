@@ -20,7 +20,7 @@ from fastai.callback.mixup import MixHandler
 from fastai.learner import CastToTensor, Learner
 from .draw import check_alpha, draw_lam
 from .fits import Fit, input_parts
-from .hooks import PlaceHooks, at_fit_exit, is_compiled
+from .hooks import PlaceHooks, at_fit_exit
 from .mix import mixup_batch
 from .mixed import MixedBatch, draw_partners, n_lams
 from .nested import check_containers, leaves
@@ -59,7 +59,8 @@ class Mixer(Callback):
     alpha,dedup,stack_x,masks = 1.,True,False,None
     _order_after = dict(before_batch=math.inf, after_pred=-math.inf, after_loss=math.inf)
     _batch=_fit=_drawn=_hooks = None
-    _stateattrs = ('_batch','_fit','_drawn','_hooks','order')
+    _lost = False
+    _stateattrs = ('_batch','_fit','_drawn','_hooks','_lost','order')
     _mixes_index,_at_input = False,True
     def __init__(self, *,
         stack_y:bool=None, # Mix the losses of both targets? None: one float is interpolated, all else is paired. False: integers as one-hot
@@ -210,6 +211,7 @@ def before_batch(self:Mixer):
     "Put the mixed batch in place of the plain one"
     if self._fit is None: self._start()
     self._end_batch()
+    self._lost = False
     check_batch(self.learn.xb, self.learn.yb)
     b = self.mixed_batch(self.learn)
     self._drawn = b and SimpleNamespace(perm=b.perm, lam=b.lam, boxes=b.boxes)
@@ -224,6 +226,7 @@ def before_batch(self:Mixer):
 def after_pred(self:Mixer):
     "Skip the Learner's own loss"
     b = self._batch
+    if self._lost: raise RuntimeError("Expected this batch to end before its fit, but learn.remove_cbs was called in the middle of it, outside of an event")
     if b is None: return
     b.predicted = True
     if b.inside: self._check_ran(b)
@@ -249,15 +252,9 @@ def after_loss(self:Mixer):
 # %% ../nbs/13_mixer.ipynb #348dbb7a
 @patch
 def _check_ran(self:Mixer, b):
-    whole = b.hooks.ran_whole()
-    if whole: b.hooks.in_backward(self.pred)
     b.hooks.stop()
-    if whole: return
-    if whole is False or is_compiled(self.learn.model) or b.xb is not b.plain[0]: raise RuntimeError(
-        f"Expected {b.layer!r} to run in every batch, as it did when it was tried, but it did not in this one: name other `layers`"
-        + ("; call torch.compiler.reset() if the model ran elsewhere since the last fit" if is_compiled(self.learn.model) else ''))
-    b.unmix()
-    self._drawn,self.learn.yb = None,b.yb
+    b.check_ran(self.learn.model)
+    if not b.inside: self._drawn,self.learn.yb = None,b.yb
 
 # %% ../nbs/13_mixer.ipynb #7a267a6e
 @patch
@@ -287,6 +284,7 @@ def _end_batch(self:Mixer):
 
 @patch
 def _end_fit(self:Mixer):
+    self._lost = self._batch is not None
     self._end_batch()
     self.order = Mixer.order
     if self._hooks is not None: self._hooks.remove()

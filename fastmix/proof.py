@@ -10,12 +10,13 @@ A skip connection around the place, a layer that runs three times, rows sorted b
 __all__ = ['cancels', 'Call', 'Cancelled', 'Proof']
 
 # %% ../nbs/08_proof.ipynb #6eea2dbb
-import random, numpy as np, torch
+import torch
+from dataclasses import replace
 from torch import Tensor, nn
 from fastcore.basics import patch
 from fastai.callback.core import (CancelBackwardException, CancelBatchException, CancelEpochException, CancelFitException,
     CancelStepException, CancelTrainException, CancelValidException)
-from .chance import Fixed
+from .chance import Fixed, fix_others
 from .hooks import BatchDim, Place, PlaceHooks
 from .nested import has_samples, is_float, leaves, rebuild
 from .rows import alike, find_masks, pick_rows, trial_perm, vary
@@ -34,7 +35,7 @@ def _dim(a, b):
     at = [d for d,(s,t) in enumerate(zip(a[0],b[0])) if s!=t]
     if not at: return None
     d, = at if len(at)==1 else (None,)
-    return BatchDim(d) if d is not None and a[0][d]*5==b[0][d]*7 else False
+    return BatchDim(d, one=a[0][d]==7) if d is not None and a[0][d]*5==b[0][d]*7 else False
 
 # %% ../nbs/08_proof.ipynb #49e3b773
 cancels = (CancelBackwardException,CancelBatchException,CancelEpochException,CancelFitException,CancelStepException,CancelTrainException,
@@ -70,6 +71,11 @@ def _any_alike(pred):
     ts = [t.movedim(t.shape.index(7), 0) for t in pred if is_float(t) and 7 in t.shape]
     return any(bool((t==t[:1]).all()) for t in ts)
 
+def _pads(model):
+    "Indices that stand for padding in `model`, as far as it says so, and 0"
+    found = [getattr(m, 'padding_idx', None) for m in model.modules()]+[getattr(getattr(model, 'config', None), 'pad_token_id', None)]
+    return sorted({0,*[o for o in found if isinstance(o, int) and o>=0]})
+
 @patch
 def _begin(self:Proof):
     "Choose the rows, and find out what masks them"
@@ -78,7 +84,7 @@ def _begin(self:Proof):
     rows = pick_rows([xs[i] for i in self.parts], self.n, 7)
     copies,taken = torch.tensor([rows[:i].count(r) for i,r in enumerate(rows)]),torch.tensor(rows)
     plain = [o[taken.to(o.device)].detach() if i in self.parts else o for i,o in enumerate(xs)]
-    varied = [vary(o, copies) if i in self.parts else o for i,o in enumerate(plain)]
+    varied = [vary(o, copies, _pads(self.model)) if i in self.parts else o for i,o in enumerate(plain)]
     self.alike = {i for i in self.parts if varied[i] is None}-self.own
     if _any_alike(self._try_plain([p if v is None else v for p,v in zip(plain,varied)], plain)): unhide(self.model, self.state, every=True)
     self.masks = find_masks(self)
@@ -132,8 +138,7 @@ def run(self:Proof,
     self.passes += 1
     if reset: self.state.reset()
     torch.random.default_generator.manual_seed(0)
-    random.seed(0)
-    np.random.seed(0)
+    fix_others(q)
     xs = [o[:n].clone() if i in self.parts else o for i,o in enumerate(self.xs if xs is None else xs)]
     perm = trial_perm(n, xs[self.parts[0]].device)
     for i in swap: xs[i] = xs[i][perm]
@@ -225,7 +230,8 @@ def holds(self:Proof,
     dims = {m:self.places.get(m) for m in modules}
     if any(d is None or False in d or not any(d) for d in dims.values()): return None
     for last in (False,True):
-        place = Place(name, tuple(modules), {m:[d and BatchDim(d.dim, last) for d in ds] for m,ds in dims.items()}, not masked)
+        calls = {m:sum(c.m is m for c in self.calls) for m in modules}
+        place = Place(name, tuple(modules), {m:[d and replace(d, samples_last=last) for d in ds] for m,ds in dims.items()}, not masked, calls)
         if self.follows(place, [*swap,*self.masks] if union else swap, masked or union): return place
         if not self._several(dims): return None
 

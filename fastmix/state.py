@@ -11,18 +11,29 @@ __all__ = ['State', 'unhide', 'untouched']
 import random, numpy as np, torch
 from collections import deque
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin
 
 # %% ../nbs/06_state.ipynb #5a177404
-_no_state = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
+_no_state = (type, ModuleType, BuiltinFunctionType)
+
+def _slots(c):
+    names = vars(c).get('__slots__', ())
+    return [k for k in ((names,) if isinstance(names, str) else names) if k not in ('__dict__','__weakref__')]
+
+def _differs(o, c): return len(o)!=len(c) or any(a is not b or o[a] is not c[b] for a,b in zip(o,c))
+
+def _own_class(c): return not c.__module__.startswith(('torch.','builtins','collections'))
 
 class State:
     "All that a forward pass may change in `model`: parameters, buffers, and whatever else its modules hold"
     def __init__(self, model):
         self.tensors,self.undo,self.seen = {},[],{}
         for m in model.modules(): self._keep(m)
+        for c in {c for m in model.modules() for c in type(m).__mro__ if _own_class(c)}: self._keep_class(c)
+        for p in model.parameters(): self._after(self._set_grad, p, p.grad, None if p.grad is None else p.grad.clone())
         for t in (*model.parameters(),*model.buffers()): self._keep(t)
 
     def _keep(self, o, depth=2):
@@ -33,25 +44,58 @@ class State:
         if isinstance(o, Tensor): self.tensors[id(o)] = [o,*[o.detach().clone()]*2]
         elif isinstance(o, torch.Generator): self._after(o.set_state, o.get_state())
         elif isinstance(o, random.Random): self._after(o.setstate, o.getstate())
+        elif isinstance(o, np.random.RandomState): self._after(o.set_state, o.get_state())
+        elif isinstance(o, (FunctionType,MethodType,partial)): self._keep_function(o, depth)
         elif isinstance(o, np.random.Generator): self._after(lambda c: setattr(o.bit_generator, 'state', c), o.bit_generator.state)
-        elif isinstance(o, np.ndarray): self._after(lambda c: np.copyto(o, c), o.copy())
+        elif isinstance(o, np.ndarray): self._after(lambda c: o.flags.writeable and np.copyto(o, c), o.copy())
         elif isinstance(o, dict): self._keep_all(o, o.values(), self._refill_dict, dict(o), depth)
         elif isinstance(o, (list,deque)): self._keep_all(o, o, self._refill_list, list(o), depth)
         elif isinstance(o, set): self._keep_all(o, (), self._refill_set, set(o), depth)
         elif isinstance(o, tuple): self._keep_all(o, o, None, None, depth)
-        elif hasattr(o, '__dict__') and depth: self._keep(vars(o), depth if isinstance(o, nn.Module) else depth-1)
+        elif depth: self._keep_object(o, depth)
 
     def _keep_all(self, o, values, refill, content, depth):
         if refill is not None: self._after(lambda c: refill(o, c), content)
         for v in list(values): self._keep(v, depth)
 
+    def _keep_object(self, o, depth):
+        if hasattr(o, '__dict__'): self._keep(vars(o), depth if isinstance(o, nn.Module) else depth-1)
+        for k in [k for c in type(o).__mro__ if _own_class(c) for k in _slots(c) if hasattr(o, k)]:
+            self._keep(getattr(o, k), depth-1)
+            self._after(setattr, o, k, getattr(o, k))
+
+    def _keep_function(self, f, depth):
+        "What a hook or a function of the model's refers to"
+        if isinstance(f, MethodType): return self._keep(f.__self__, depth)
+        if isinstance(f, partial): return [self._keep(o, depth) for o in (f.func,*f.args,*f.keywords.values())]
+        for cell in f.__closure__ or ():
+            try: v = cell.cell_contents
+            except ValueError: continue # not set yet
+            if isinstance(v, nn.Module): continue # the model itself, or one that it only looks at
+            self._keep(v, depth-1 if depth else 0)
+            self._after(setattr, cell, 'cell_contents', v)
+
+    def _keep_class(self, c):
+        for k,v in list(vars(c).items()):
+            if k.startswith('__') or not isinstance(v, (Tensor,int,float,str,type(None),list,dict,set,deque)): continue
+            self._keep(v)
+            self._after(setattr, c, k, v)
+
     def _after(self, f, *args): self.undo.append((f,args))
     @staticmethod
-    def _refill_dict(o, c): o.clear() or o.update(c)
+    def _refill_dict(o, c):
+        if not _differs(o, c): return
+        for k in [k for k in o if k not in c]: del o[k]
+        for k,v in c.items(): o[k] = v
     @staticmethod
-    def _refill_list(o, c): o.clear() or o.extend(c)
+    def _refill_list(o, c):
+        if len(o)!=len(c) or any(a is not b for a,b in zip(o,c)): o.clear() or o.extend(c)
     @staticmethod
     def _refill_set(o, c): o.clear() or o.update(c)
+    @staticmethod
+    def _set_grad(p, g, values):
+        if g is not None: g.copy_(values)
+        p.grad = g
 
     def change(self, t, new):
         "Set the tensor `t`, until `restore`"
@@ -62,6 +106,7 @@ class State:
         with torch.no_grad():
             for t,*saved in self.tensors.values():
                 o = saved[which]
+                if t.layout!=torch.strided or t.device.type=='meta': continue # no forward pass writes into these in place
                 if t.shape!=o.shape: t.data = o.clone()
                 elif not torch.equal(t, o): t.copy_(o)
         for f,args in self.undo: f(*args)
