@@ -1,6 +1,5 @@
 "What the docs site shows beyond the notebooks' own cells: pages made from other files, entries of the reference, and HTML that everyone can use"
 import base64, io, json, re, textwrap
-from pathlib import Path
 import yaml
 from fastai.learner import Learner
 from fastcore.nbio import mk_cell, new_nb, read_nb, write_nb
@@ -191,8 +190,7 @@ changes = [
     (r'<div class="cell-output cell-output-display">(?=\s*<(?:div|style|table))', r'<div tabindex="0" class="cell-output cell-output-display">'),
     (r'<button title="Copy to Clipboard"', r'<button type="button" aria-label="Copy" title="Copy to Clipboard"'),
     (r'(<a class="quarto-color-scheme-toggle[^>]*?)title=', r'\1aria-label="Dark or light" title='),
-    (r'<a (onclick="window.scrollTo[^>]*>)', r'<a tabindex="0" \1'),
-]
+    (r'<a (onclick="window.scrollTo[^>]*>)', r'<a tabindex="0" \1')]
 
 def mend_html(html):
     "What smalldocs leaves out: names for regions and buttons, a folded table of contents for phones, headings in order, boxes that keys can scroll"
