@@ -12,6 +12,7 @@ import sys, torch
 from dataclasses import dataclass, field
 from functools import partial
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from fastai.learner import Learner
 from .mix import mixup_batch
 from .nested import is_float, kind_of, leaves, rebuild
@@ -48,6 +49,8 @@ class Place:
 
     def mix(self, m, out, n, f):
         "`out`, which the module `m` returned, with every tensor in it that follows the batch given to `f`"
+        if isinstance(out, PackedSequence) and bool((out.batch_sizes!=n).any()): raise RuntimeError(
+            f"Expected {self.name!r} to return sequences of one length, as when it was tried, but got a PackedSequence of several lengths")
         ts = leaves(out)
         if len(ts)!=len(self.dims[m]): raise RuntimeError(
             f"Expected {self.name!r} to return {len(self.dims[m])} tensors in every batch, as it did when it was tried, but got {len(ts)}")
@@ -79,7 +82,7 @@ def is_compiled(
 class PlaceHooks:
     "Mix the outputs at one of `places`, whichever `choice` says"
     resets = 0 # How often any of these had all compiled models compiled anew
-    n=perm=lam=None
+    n=perm=lam=early = None
     def __init__(self): self.handles,self.places,self.choice,self.calls,self.over,self.before = [],[],-1,[],None,None
 
     def put(self,
@@ -87,6 +90,7 @@ class PlaceHooks:
         fresh:bool=True # Has the model not run in this fit yet?
     ):
         "Put hooks on the modules of all `places`, before those of others, so that others see what is mixed"
+        self.unwatch()
         if self.handles or not self.places: return
         self.handles = [m.register_forward_hook(partial(self._mix_output, i), prepend=True) for i,p in enumerate(self.places) for m in p.modules]
         self.handles += [model.register_forward_pre_hook(self._begin_pass), model.register_forward_hook(self._end_pass)]
@@ -95,6 +99,15 @@ class PlaceHooks:
             torch.compiler.reset()
             PlaceHooks.resets += 1
         self.before = names,PlaceHooks.resets
+
+    def watch(self,
+        model:nn.Module # The whole model
+    ):
+        "Note how passes are mixed that come before the places are known"
+        if not self.handles and not is_compiled(model): self.early = model.register_forward_hook(self._end_pass)
+
+    def unwatch(self):
+        if self.early is not None: self.early = self.early.remove()
 
     def start(self,
         choice:int, # Index of the place
@@ -138,6 +151,7 @@ class PlaceHooks:
 
     def remove(self):
         "Take all hooks out of the model"
+        self.unwatch()
         self.choice,self.places,self.over = -1,[],None
         if not self.handles: self.before = None # in this fit the model ran without them
         while self.handles: self.handles.pop().remove()

@@ -216,6 +216,7 @@ def before_batch(self:Mixer):
     b = self.mixed_batch(self.learn)
     self._drawn = b and SimpleNamespace(perm=b.perm, lam=b.lam, boxes=b.boxes)
     if b is None: return
+    if not b.inside and not b.hooks.places: b.hooks.unwatch()
     self._batch,self.learn.xb,self.learn.yb,b.iter = b,b.xb,b.yb,self.learn.iter
     if not b.inside: return
     b.hooks.put(self.learn.model, getattr(self.learn, 'train_iter', 0)==0)
@@ -264,6 +265,7 @@ def _start(self:Mixer):
         theirs,hint = ("fastai's ",after_fastai) if isinstance(o, MixHandler) else ('',"use MixChoice to have several")
         raise ValueError(f"Expected one mixer on a Learner, but got {self} and {theirs}{o}: {hint}")
     self._begin(self.learn)
+    if self._hooks is not None: self._hooks.watch(self.learn.model)
     at_fit_exit(self.learn, self._end_fit)
 
 @patch

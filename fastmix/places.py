@@ -74,12 +74,14 @@ def why_not(
 )->str: # Empty if nothing more can be said
     "Why the predictions do not follow a swap at `modules`"
     calls = [c for c in proof.calls if c.m in modules]
-    if not calls: return 'it does not run'
+    if not calls: return 'it does not run, or only at random'
     dims = [d for m in modules for d in proof.places[m]]
     if not any(isinstance(d, BatchDim) for d in dims) or False in dims: return 'no floating point tensor there has the batch in one dimension'
     place = Place('', modules, {m:proof.places[m] for m in modules})
+    if all(c.whole for c in calls): return 'the model holds whole numbers, as codes of categories are'
     try: got = proof.run(7, place, swap)[0]
     except Exception as e: return f'the model stops there with {type(e).__name__}: {str(e)[:200]}'
+    if proof.ratio(got, proof.pred)<=proof.tol: return 'predictions follow for some orders of the batch and some random draws only'
     if (i := goes_round(proof, swap, place)) is not None: return f'{input_name(proof.xb, i)} goes round it'
     (q,d),(p,_) = proof._outs(got)[0],proof._outs(proof.pred)[0]
     rows = [d.over(lambda o: o.flatten(1) if o.ndim>1 else o[:,None], t, 7) if d.dim==0 and t.ndim==2 else t.movedim(d.dim, 0).flatten(1) for t in (q,p)]

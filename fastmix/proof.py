@@ -18,16 +18,21 @@ from fastai.callback.core import (CancelBackwardException, CancelBatchException,
     CancelStepException, CancelTrainException, CancelValidException)
 from .chance import Fixed, fix_others
 from .hooks import BatchDim, Place, PlaceHooks
-from .nested import has_samples, is_float, leaves, rebuild
+from .nested import has_samples, is_float, kind_of, leaves, rebuild
 from .rows import alike, find_masks, pick_rows, trial_perm, vary
 from .state import unhide, untouched
 
 # %% ../nbs/08_proof.ipynb #1f08dfb9
 class Call:
     "One call of a module in a trial"
-    def __init__(self, m, parent): self.m,self.parent,self.given,self.out,self.inner = m,parent,(),(),False
+    def __init__(self, m, parent): self.m,self.parent,self.given,self.out,self.whole = m,parent,(),(),False
 
 def _shapes(o): return [(tuple(t.shape), is_float(t)) if isinstance(t, Tensor) else None for t in leaves(o)]
+
+def _are_whole(out):
+    "Are all floating point tensors whole numbers, not all the same, as codes of categories are?"
+    ts = [t.detach() for t in leaves(out) if is_float(t) and t.numel()>1]
+    return bool(ts) and all(bool((t==t.round()).all()) and bool((t!=t.flatten()[0]).any()) for t in ts)
 
 def _dim(a, b):
     "The dimension in which one tensor of shape `a` for 7 rows, and `b` for 5, holds the batch; None if none does, False if more than one changes"
@@ -84,9 +89,10 @@ def _begin(self:Proof):
     rows = pick_rows([xs[i] for i in self.parts], self.n, 7)
     copies,taken = torch.tensor([rows[:i].count(r) for i,r in enumerate(rows)]),torch.tensor(rows)
     plain = [o[taken.to(o.device)].detach() if i in self.parts else o for i,o in enumerate(xs)]
-    varied = [vary(o, copies, _pads(self.model)) if i in self.parts else o for i,o in enumerate(plain)]
+    varied,falling = ([vary(o, copies, _pads(self.model), sort) if i in self.parts else o for i,o in enumerate(plain)] for sort in (False,True))
     self.alike = {i for i in self.parts if varied[i] is None}-self.own
-    if _any_alike(self._try_plain([p if v is None else v for p,v in zip(plain,varied)], plain)): unhide(self.model, self.state, every=True)
+    ways = [[p if v is None else v for p,v in zip(plain,vs)] for vs in (varied,falling)]
+    if _any_alike(self._try_plain(ways, plain)): unhide(self.model, self.state, every=True)
     self.masks = find_masks(self)
     for i in self.own & set(self.parts): self.xs[i] = self.xs[i][:1].expand_as(self.xs[i]).clone()
     self.with_masks = list(self.xs)
@@ -113,7 +119,7 @@ def _try_plain(self:Proof, varied, plain):
     p = next((p for p in self.model.parameters() if p.is_floating_point()), None)
     half = p is not None and p.dtype in (torch.float16,torch.bfloat16)
     for dtype in (None,p.dtype) if half else (None,):
-        for xs in (varied,plain):
+        for xs in (*varied,plain):
             self.xs,self.dtype = list(xs),dtype
             try: pred,_ = self.run(7)
             except Exception as e: error = e
@@ -121,7 +127,7 @@ def _try_plain(self:Proof, varied, plain):
                 if xs is plain: self.alike |= {i for i in self.parts if alike(plain[i])}-self.own
                 if xs is plain or all(bool(o.isfinite().all()) for o in pred if is_float(o)): return pred
     raise ValueError("Expected a model that runs on 7 rows of its batch, on which places are tried, but it stopped with "
-        f"{type(error).__name__}: {str(error)[:300]}") from error
+        f"{type(error).__name__}: {str(error)[:300]}. A model that needs whole groups can be mixed at its input alone, as MixUp does") from error
 
 # %% ../nbs/08_proof.ipynb #8acd194c
 @patch
@@ -162,7 +168,7 @@ def _record(self:Proof, calls, stack):
     def before(m, args): stack.append(Call(m, stack[-1] if stack else None))
     def after(m, args, kw, out):
         c = stack.pop()
-        c.given,c.out = _shapes([*args,*kw.values()]),_shapes(out)
+        c.given,c.out,c.whole = _shapes([*args,*kw.values()]),_shapes(out),_are_whole(out)
         calls.append(c)
     return [h for m in self.model.modules()
         for h in (m.register_forward_pre_hook(before), m.register_forward_hook(after, with_kwargs=True))]
@@ -173,7 +179,8 @@ def _find_dims(self:Proof, few, calls):
     "Where each tensor holds the batch: what follows the number of rows"
     self.dims = [_dim(*o) for o in zip(_shapes(self.pred),_shapes(few))] if len(few)==len(self.pred) else []
     if not self._outs(self.pred): raise ValueError(
-        "Expected a floating point prediction for each sample, but no tensor that the model returns follows the number of rows")
+        "Expected a floating point prediction for each sample, but no tensor that the model returns follows the number of rows: it returns "
+        f"{', '.join(dict.fromkeys(map(kind_of, self.pred)))}. A dataclass can be registered with torch.utils._pytree.register_dataclass")
     by_module = {}
     for c in calls: by_module.setdefault(c.m, []).append(c)
     self.places = {}
@@ -229,6 +236,7 @@ def holds(self:Proof,
     "A `Place` of these modules, if swapping at it swaps the predictions"
     dims = {m:self.places.get(m) for m in modules}
     if any(d is None or False in d or not any(d) for d in dims.values()): return None
+    if all(c.whole for c in self.calls if c.m in dims): return None
     for last in (False,True):
         calls = {m:sum(c.m is m for c in self.calls) for m in modules}
         place = Place(name, tuple(modules), {m:[d and replace(d, samples_last=last) for d in ds] for m,ds in dims.items()}, not masked, calls)

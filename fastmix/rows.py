@@ -48,18 +48,20 @@ def _late(x, k):
     t = torch.arange(x.shape[1], device=x.device).view(1, -1, *[1]*(x.ndim-2))
     return t>=x.shape[1]*(1-(k*3%7)/14)
 
-def _vary_indices(x, at, pads):
+def _vary_indices(x, at, pads, falling):
     "Indices with others where `at` says so, and with padding at the ends of some rows, which the first batch may lack"
     res = x.masked_fill(at, 0)
     if x.device.type=='cpu': res = torch.where(at & (x==0), 1, res) # elsewhere an index that an embedding does not have ends the process
     if x.ndim!=2 or x.shape[1]<3 or is_binary(x) or not pads: return res
     k = torch.arange(len(x), device=x.device)[:,None]
-    return torch.where(_late(x, k), torch.tensor(pads, device=x.device, dtype=x.dtype)[k%len(pads)], res)
+    late = torch.arange(x.shape[1], device=x.device)>=x.shape[1]-k*x.shape[1]//14 if falling else _late(x, k)
+    return torch.where(late, torch.tensor(pads, device=x.device, dtype=x.dtype)[0 if falling else k%len(pads)], res)
 
 def vary(
     x, # A leaf of the rows in a trial
     copies, # How often each row was there before
-    pads=() # Indices that may stand for padding
+    pads=(), # Indices that may stand for padding
+    falling:bool=False # Must the rows have ever more padding? Some models want them sorted
 ):
     "`x`, a leaf of the rows in a trial, made to differ between rows; None if it can't be"
     k = torch.arange(len(x), device=x.device).view(-1, *[1]*(x.ndim-1))
@@ -71,7 +73,7 @@ def vary(
     at = (torch.arange(x[0].numel(), device=x.device).view(x.shape[1:]) + k)%3==0 if x.ndim>1 else k%2==0
     at = at & same
     if x.dtype is torch.bool: return x ^ at
-    if not alike(x) or is_binary(x) and bool(x.any()): return _vary_indices(x, at, pads)
+    if not alike(x) or is_binary(x) and bool(x.any()): return _vary_indices(x, at, pads, falling)
     if x.ndim>1 and bool(x.any()): return x.masked_fill(_late(x, k), 0)
     if x.device.type=='cpu': return torch.where(at, (x-1).abs(), x) # elsewhere an index that an embedding does not have ends the process
 

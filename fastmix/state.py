@@ -12,12 +12,15 @@ import random, numpy as np, torch
 from collections import deque
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin
+from .hooks import PlaceHooks
 
 # %% ../nbs/06_state.ipynb #5a177404
-_no_state = (type, ModuleType, BuiltinFunctionType)
+_no_state = (type, ModuleType, BuiltinFunctionType, PlaceHooks)
+
+_no_code = SimpleNamespace(co_names=())
 
 def _slots(c):
     names = vars(c).get('__slots__', ())
@@ -31,7 +34,9 @@ class State:
     "All that a forward pass may change in `model`: parameters, buffers, and whatever else its modules hold"
     def __init__(self, model):
         self.tensors,self.undo,self.seen = {},[],{}
-        for m in model.modules(): self._keep(m)
+        for m in model.modules():
+            self._keep(m)
+            for k in ('_forward_hooks','_forward_pre_hooks'): self._keep_globals(getattr(m, k).values())
         for c in {c for m in model.modules() for c in type(m).__mro__ if _own_class(c)}: self._keep_class(c)
         for p in model.parameters(): self._after(self._set_grad, p, p.grad, None if p.grad is None else p.grad.clone())
         for t in (*model.parameters(),*model.buffers()): self._keep(t)
@@ -74,6 +79,12 @@ class State:
             if isinstance(v, nn.Module): continue # the model itself, or one that it only looks at
             self._keep(v, depth-1 if depth else 0)
             self._after(setattr, cell, 'cell_contents', v)
+
+    def _keep_globals(self, fs):
+        "What hooks put into lists and dicts of the module that they were written in"
+        for f in fs:
+            for k in getattr(f, '__code__', _no_code).co_names:
+                if isinstance(v := f.__globals__.get(k), (list,dict,set,deque)): self._keep(v)
 
     def _keep_class(self, c):
         for k,v in list(vars(c).items()):
