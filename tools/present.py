@@ -61,6 +61,7 @@ def mend_output(o, name):
     text = sections.sub('"""', ''.join(data['text/markdown']))
     if name:
         for old,new in kinds: text = text.replace(old, new)
+        text = re.sub(r'^### .*__.*$', lambda m: m[0].replace('_', r'\_'), text, flags=re.M)
         text = signature.sub(tabulate, text)
         text += told_errors(name) if is_public(name) else ''
     data['text/markdown'] = text
