@@ -368,3 +368,14 @@ def test_levels_of_headings(html, want, monkeypatch):
     monkeypatch.syspath_prepend(str(root/'tools'))
     from present import level_headings
     assert level_headings(html)==want
+
+def test_long_runs_of_code(monkeypatch):
+    "Code without spaces may go on below after a sign; its text stays as it was"
+    monkeypatch.syspath_prepend(str(root/'tools'))
+    from present import breakable
+    short = '<pre><code>a.b(c)</code>'
+    assert re.sub('.*', lambda m: breakable(m), short, count=1)==short
+    long = "<pre><code><span>frame</span>.groupby(<span>&#x27;row&#x27;</span>).sort_values(0.5)</code>"
+    got = re.sub('.*', lambda m: breakable(m), long, count=1)
+    assert got.replace('<wbr>', '')==long
+    assert got=="<pre><code><span>frame</span>.<wbr>groupby(<wbr><span>&#x27;row&#x27;</span>).<wbr>sort_values(<wbr>0.5)</code>"

@@ -193,8 +193,18 @@ changes = [
     (r'(<a class="quarto-color-scheme-toggle[^>]*?)title=', r'\1aria-label="Dark or light" title='),
     (r'<a (onclick="window.scrollTo[^>]*>)', r'<a tabindex="0" \1')]
 
+def breakable(m):
+    "A block of code where runs without a space go on below after a sign, never within a word"
+    tokens = re.findall(r'<[^>]*>|&[#\w]+;|.', m[0], flags=re.S)
+    at = [i for i,o in enumerate(tokens) if o[0]!='<']
+    plain = ''.join(tokens[i] if len(tokens[i])==1 else '&' for i in at)
+    for run in re.finditer(r'\S{30,}', plain):
+        for sign in re.finditer(r'(?<!\d)[.,()\[\]{}=/|:*+-]+(?=[\w&])', run[0]): tokens[at[run.start()+sign.end()-1]] += '<wbr>'
+    return ''.join(tokens)
+
 def mend_html(html):
     "What smalldocs leaves out: names for regions and buttons, a folded table of contents for phones, headings in order, boxes that keys can scroll"
     for old,new in changes: html = re.sub(old, new, html, flags=re.S)
     start = html.index('<main')
-    return html[:start] + size_pictures(level_headings(html[start:]))
+    main = re.sub(r'<pre[^>]*><code.*?</code>', breakable, html[start:], flags=re.S)
+    return html[:start] + size_pictures(level_headings(main))
