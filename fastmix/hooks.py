@@ -23,7 +23,7 @@ class BatchDim:
     "Where the samples of a batch lie in a tensor: along `dim`, of which each sample has one entry or several"
     dim:int
     samples_last:bool=False # Where a sample has several entries: do the samples take turns, or do the entries of each follow one another?
-    one:bool=None # Has each sample one entry? None: that is not known
+    one:bool=field(default=None, compare=False) # Has each sample one entry? None: that is not known
 
     def fits(self, t, n):
         "Does `t` hold `n` samples as it did when it was tried, with one entry for each or with several?"
@@ -46,6 +46,7 @@ class Place:
     dims:dict=field(default_factory=dict) # Module: the `BatchDim` of each leaf of its output, or None for what is not mixed
     union:bool=True # Are padding masks united, as the model masks mixed samples? Else they are done with before the place
     calls:dict=field(default_factory=dict) # Module: how often it ran when it was tried
+    tried:tuple=((),False) # Leaves of the inputs that were swapped with it, and whether padding masks were as they are
 
     def mix(self, m, out, n, f):
         "`out`, which the module `m` returned, with every tensor in it that follows the batch given to `f`"

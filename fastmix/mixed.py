@@ -124,7 +124,7 @@ def check_ran(self:MixedBatch, model):
     tell = f"Expected {self.layer!r} to run as when it was tried, but it "
     known = {*unwrap(model).modules()}
     if not known.issuperset(self.hooks.places[self.place].modules): raise RuntimeError(f"{tell}is no layer of this {type(unwrap(model)).__name__}: "
-        "predict with the model that trains")
+        "predict with the model that trains, and start another fit after a layer is replaced")
     if tried is False: raise RuntimeError(f"{tell}ran {self.hooks.ran} times in this batch: name other `layers`, or put a MixHere where all of a "
         "sample passes once")
     if is_compiled(model) or self.xb is not self.plain[0]: raise RuntimeError(f"{tell}did not run in this batch: name other `layers`"
@@ -140,12 +140,13 @@ def unmix(self:MixedBatch):
 # %% ../nbs/10_mixed.ipynb #5d370d16
 @patch
 def follow_targets(self:MixedBatch, yb):
-    "Take over targets `yb` that a callback has changed since the batch was mixed, and their partners"
+    "Take over targets `yb` that a callback has changed since the batch was mixed, and their partners; were there any?"
     new,old,partners = leaves(yb),leaves(self.yb),leaves(self.yb1)
     changed = [a is not b or isinstance(a, Tensor) and a._version!=v for a,b,v in zip(new,old,self.versions)]
-    if len(new)!=len(old) or not any(changed): return
+    if len(new)!=len(old) or not any(changed): return False
     partners = [(take(a, self.perm) if p in ('pair','one_hot') else a) if c else q for a,q,p,c in zip(new,partners,self.plans,changed)]
     self.yb,self.yb1 = yb,rebuild(yb, partners)
+    return True
 
 # %% ../nbs/10_mixed.ipynb #b779149e
 def draw_partners(
@@ -163,13 +164,13 @@ def draw_partners(
 
 # %% ../nbs/10_mixed.ipynb #e644781f
 def union_mask(
-    m:Tensor, # `(B,T)`, Boolean or 0 and 1
+    m:Tensor, # `(B,T)` or of more dimensions, Boolean or 0 and 1
     b:MixedBatch, # With its draws
     hidden:int, # The value that hides a token
     at_input:bool=True # Does only the mixture see the mask, and not each sample on its own first?
 )->Tensor:
     "The mask for a mixture: what either of the two samples shows"
-    m1,lam = take(m, b.perm),b.lam.view(-1, 1).expand(b.n, 1)
+    m1,lam = take(m, b.perm),b.lam.expand(b.n).view(-1, *[1]*(m.ndim-1))
     both = m1.where(m==hidden, m)
     if at_input: both = m1.where(lam==0, both)
     return m.where(lam==1, both)

@@ -19,7 +19,7 @@ from fastai.callback.core import Callback
 from fastai.callback.mixup import MixHandler
 from fastai.learner import CastToTensor, Learner
 from .draw import check_alpha, draw_lam
-from .fits import Fit, input_parts
+from .fits import Fit, check_own_labels, input_parts
 from .hooks import PlaceHooks, at_fit_exit
 from .mix import mixup_batch
 from .mixed import MixedBatch, draw_partners, n_lams
@@ -120,8 +120,11 @@ def mixed_batch(self:Mixer,
     pct = getattr(learn, 'pct_train', 0.)
     b = MixedBatch(learn.xb, learn.yb, learn.loss_func, pct, self._alpha_now(pct), fit.generator, fit.cpu_generator, fit.hooks)
     b.parts = parts = self._parts(b)
+    if not fit.tried: check_own_labels(b, parts)
     if self.stack_x: check_stacked(learn.model, len(b.xb))
     elif b.n>1 and not fit.tried: self._try_model(fit, learn, b, parts)
+    if fit.tried and not self.stack_x: fit.verify(learn, b.xb, b.n, parts)
+    else: fit.batches += 1
     fit.tried = fit.tried or b.n>1
     x = self._reference(b, parts)
     b.plans = self._plans(fit, learn, b, x)
@@ -174,7 +177,7 @@ def _mix_inputs(self:Mixer, fit, b, parts):
     "Mix the inputs, or choose where they are mixed inside the model"
     if self.stack_x: return b.stack_inputs()
     if b.n>1: b.place = self._choose_place(fit, b)
-    fit.mix_inputs(b, parts, partial(self._mix_part, b=b))
+    fit.mix_inputs(b, parts, partial(self._mix_part, b=b), partial(self.mix_mask, b=b) if type(self).mix_mask is not Mixer.mix_mask else None)
 
 @patch
 def _mix_part(self:Mixer, x, b):
@@ -221,7 +224,7 @@ def before_batch(self:Mixer):
     if not b.inside: return
     b.hooks.put(self.learn.model, getattr(self.learn, 'train_iter', 0)==0)
     before = id(getattr(self.learn, 'pred', None)) # as long as it is there, what another callback asks of the model is mixed too
-    b.hooks.start(b.place, b.n, b.perm, b.lam, lambda: id(getattr(self.learn, 'pred', None))!=before)
+    b.hooks.start(b.place, b.n, b.perm, b.lam, lambda: getattr(self.learn, 'pred', None) is not None and id(self.learn.pred)!=before)
 
 @patch
 def after_pred(self:Mixer):
@@ -235,7 +238,7 @@ def after_pred(self:Mixer):
     self.learn.pred = b.mix_outputs(self.pred)
     b.check(self.pred, self.loss_func)
     if not b.paired: return
-    b.follow_targets(self.learn.yb)
+    self._fit.check_changes(b, self.learn)
     b.away,self.learn.yb = True,()
 
 @patch
@@ -244,7 +247,7 @@ def after_loss(self:Mixer):
     b = self._batch
     if b is None or not b.away: return
     b.away,self.learn.yb = False,b.yb
-    try: self.learn.loss_grad = b.loss(self.pred, self.loss_func)
+    try: self.learn.loss_grad = self._fit.watch_loss(b, self.pred, self.loss_func)
     except Exception as e:
         if not e.args: e.args = (f"{type(e).__name__} in {self.loss_func}",) # fastai asks for a message, and an assertion may have none
         raise
@@ -255,7 +258,9 @@ def after_loss(self:Mixer):
 def _check_ran(self:Mixer, b):
     b.hooks.stop()
     b.check_ran(self.learn.model)
-    if not b.inside: self._drawn,self.learn.yb = None,b.yb
+    if b.inside: return
+    self._drawn,self.learn.yb = None,b.yb
+    self._fit.say('dropped', f"{type(self).__name__} leaves a batch plain if the layer that it would mix is dropped at random and does not run")
 
 # %% ../nbs/13_mixer.ipynb #7a267a6e
 @patch

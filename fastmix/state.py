@@ -31,9 +31,12 @@ def _differs(o, c): return len(o)!=len(c) or any(a is not b or o[a] is not c[b] 
 def _own_class(c): return not c.__module__.startswith(('torch.','builtins','collections'))
 
 class State:
-    "All that a forward pass may change in `model`: parameters, buffers, and whatever else its modules hold"
+    "All that a call may change in `model`: parameters, buffers, and whatever else its modules hold; or in a function or an object"
     def __init__(self, model):
         self.tensors,self.undo,self.seen = {},[],{}
+        if not isinstance(model, nn.Module): # a function or an object
+            self._keep(model)
+            return
         for m in model.modules():
             self._keep(m)
             for k in ('_forward_hooks','_forward_pre_hooks'): self._keep_globals(getattr(m, k).values())
