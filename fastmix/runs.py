@@ -140,9 +140,15 @@ def verdict(self:Comparison):
 @patch
 def __repr__(self:Comparison): return f"{self.df.to_string(float_format='{:.4g}'.format)}\n\n{self.verdict}"
 
+def _cell(mean, sd): return f'{mean:.4g}' if math.isnan(sd) else f'{mean:.4g} ± {sd:.2g}'
+
 @patch
 def _repr_html_(self:Comparison):
-    return self.df.to_html(float_format='{:.4g}'.format) + ''.join(f'<p>{html.escape(o)}</p>' for o in self.verdict.splitlines())
+    "Mean and standard deviation in one cell, for tables that fit on a page; `df` has the numbers of each seed"
+    df = self.df
+    cells = {k:[_cell(*o) for o in zip(df[k,'mean'], df[k,'sd'])] for k in df.columns.unique(0) if k!='seconds'}
+    cells['seconds'] = [f'{s:.3g} ({x:+.0%})' for s,x in zip(df['seconds','mean'], df['seconds','extra'])]
+    return pd.DataFrame(cells, index=df.index).to_html() + ''.join(f'<p>{html.escape(o)}</p>' for o in self.verdict.splitlines())
 
 # %% ../nbs/28_runs.ipynb #f3d3352c
 @patch
