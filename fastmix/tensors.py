@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 from .draw import _to
 
-# %% ../nbs/01a_tensors.ipynb #c2b16e50
+# %% ../nbs/01a_tensors.ipynb #0faf6393
 def _kind(x):
     "What `x` is, in an error"
     return type(x).__name__ + (f" of {x.dtype} and shape {tuple(x.shape)}" if hasattr(x, 'dtype') else '')
@@ -36,6 +36,7 @@ def _tensor(o, name):
     except (TypeError, ValueError, RuntimeError) as e:
         raise TypeError(f"Expected {name} as a Tensor, or as numbers that make one, but got {_kind(o)}: {e}") from e
 
+# %% ../nbs/01a_tensors.ipynb #dd59533a
 def _check_targets(y, x):
     "`y` as a Tensor with an entry for each sample of `x`"
     if not isinstance(y, Tensor): y = _to(_tensor(y, 'y'), x.device)
