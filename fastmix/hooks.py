@@ -110,7 +110,7 @@ def watch(self:PlaceHooks,
     model:nn.Module # The whole model
 ):
     "Note how passes are mixed that come before the places are known"
-    if not self.handles and not is_compiled(model): self.early = model.register_forward_hook(self._end_pass)
+    if not self.handles and self.early is None and not is_compiled(model): self.early = model.register_forward_hook(self._end_pass)
 
 @patch
 def unwatch(self:PlaceHooks):

@@ -271,7 +271,6 @@ def _start(self:Mixer):
         theirs,hint = ("fastai's ",after_fastai) if isinstance(o, MixHandler) else ('',"use MixChoice to have several")
         raise ValueError(f"Expected one mixer on a Learner, but got {self} and {theirs}{o}: {hint}")
     self._begin(self.learn)
-    if self._hooks is not None: self._hooks.watch(self.learn.model)
     at_fit_exit(self.learn, self._end_fit)
 
 @patch
@@ -302,6 +301,7 @@ def _end_fit(self:Mixer):
 def before_train(self:Mixer):
     "Mix nothing that is left over"
     self._end_batch()
+    if self._hooks is not None and self._fit is not None and not self._fit.tried: self._hooks.watch(self.learn.model)
 
 @patch
 def before_validate(self:Mixer):
