@@ -22,8 +22,11 @@ class MIoU(Metric):
 
 class CpuTime(Callback):
     "Seconds of processor time, which other work on the machine changes less than those of the clock"
+    total = 0 # of both fits of `fine_tune`
     def before_fit(self): self.start = time.process_time()
-    def after_fit(self): self.learn.cpu_seconds = time.process_time()-self.start
+    def after_fit(self):
+        self.total += time.process_time()-self.start
+        self.learn.cpu_seconds = self.total
 
 def ece(p, y, bins=15):
     "Expected calibration error: how far accuracy is from confidence, over `bins` of confidence"
