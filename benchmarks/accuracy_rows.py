@@ -101,7 +101,7 @@ def long_fashion_row(path, noise=0., bs=100, **kwargs):
         return fast(learn)
     return get_learner
 
-def long_cifar_row(path, n=2000, n_val=2000):
+def long_cifar_row(path, n=1000, n_val=2000):
     valid = cifar(path, range(50000, 50000+n_val))
     def get_learner(seed): return fast(learner(dls(cifar(path, some(n, 50000, seed).tolist()), valid, 64, flip), small_cifar_net()))
     return get_learner
@@ -111,7 +111,7 @@ def long_camvid_row(path):
     def get_learner(seed): return fast(get(seed), 32)
     return get_learner
 
-def long_tailed_row(path, most=1000, ratio=100, n_val=2000):
+def long_tailed_row(path, most=600, ratio=100, n_val=2000):
     z = npz(path)
     x,y,xv,yv = images(z['x_train']),labels(z['y_train']),images(z['x_test'][:n_val]),labels(z['y_test'][:n_val])
     def get_learner(seed):
@@ -195,7 +195,7 @@ LONG = {
 FINE = by_default('MixUp CutMix ManifoldMixUp MixChoice')
 FINE_TUNED = {f'flowers-{n}-{o}': Row('flowers', flowers_row, (n,), FINE, o, 2e-3, 3, calibration, 'fine_tune')
     for n,o in ((200,4),(200,20),(1000,4))}
-IMBALANCED = {'long-tailed': Row('fashion', long_tailed_row, (), for_imbalance, 40, 5e-3, 5, by_frequency)}
+IMBALANCED = {'long-tailed': Row('fashion', long_tailed_row, (), for_imbalance, 30, 5e-3, 5, by_frequency)}
 DEFAULTS = {
     'defaults-digits': Row(None, digits_row, (0.2,), settings, 30, 1e-2, 5, calibration),
     'defaults-leaf': Row('leaf', signal_row, (15,), settings, 60, 1e-2, 5, calibration),
