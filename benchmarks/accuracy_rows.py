@@ -93,6 +93,15 @@ def fast(learn, few=500):
     learn.opt_func = partial(OptimWrapper, opt=torch.optim.AdamW)
     return learn.add_cb(LastInFull(Batches(*(t[:few] for t in learn.dls.valid.ts), bs=512)))
 
+def few_digits_row(n=200):
+    from sklearn.datasets import load_digits
+    d = load_digits()
+    x,y = torch.tensor(d.images/16, dtype=torch.float32)[:,None],torch.tensor(d.target)
+    def get_learner(seed):
+        idx = some(n, 1000, seed)
+        return fast(learner(dls((x[idx],y[idx]), (x[1000:],y[1000:]), 50), digits_net()), 100)
+    return get_learner
+
 def long_fashion_row(path, noise=0., bs=100, **kwargs):
     get = fashion_row(path, noise, **kwargs)
     def get_learner(seed):
@@ -189,6 +198,7 @@ QUANTITIES = {
     'crime': Row('crime', quantity_row, ('crime',16), for_quantities, 200, 1e-3, 5, mape, 'fit'),
     'airfoil-300': Row('airfoil', quantity_row, ('airfoil',16), for_quantities, 300, 1e-2, 10, mape, 'fit')}
 LONG = {
+    **{f'digits-long-{o}': Row(None, few_digits_row, (), THREE, o, 1e-2, 5, calibration) for o in (30,100,300)},
     **{f'fashion-long-{o}': Row('fashion', long_fashion_row, (), THREE, o, 5e-3, 3, calibration) for o in (25,100,300)},
     **{f'cifar-long-{o}': Row('cifar', long_cifar_row, (), THREE, o, 5e-3, 3, calibration) for o in (15,60,150)},
     'camvid-60': Row('camvid', long_camvid_row, (), THREE, 60, 1e-2, 2, cpu_time)}
