@@ -93,13 +93,14 @@ def fast(learn, few=500):
     learn.opt_func = partial(OptimWrapper, opt=torch.optim.AdamW)
     return learn.add_cb(LastInFull(Batches(*(t[:few] for t in learn.dls.valid.ts), bs=512)))
 
-def few_digits_row(n=200):
+def few_digits_row(n=200, noise=0.):
     from sklearn.datasets import load_digits
     d = load_digits()
     x,y = torch.tensor(d.images/16, dtype=torch.float32)[:,None],torch.tensor(d.target)
     def get_learner(seed):
         idx = some(n, 1000, seed)
-        return fast(learner(dls((x[idx],y[idx]), (x[1000:],y[1000:]), 50), digits_net()), 100)
+        y1,_ = replaced(y[idx], noise, 10, seed)
+        return fast(learner(dls((x[idx],y1), (x[1000:],y[1000:]), 50), digits_net()), 100)
     return get_learner
 
 def long_fashion_row(path, noise=0., bs=100, **kwargs):
@@ -207,7 +208,8 @@ FINE_TUNED = {f'flowers-{n}-{o}': Row('flowers', flowers_row, (n,), FINE, o, 2e-
     for n,o in ((200,4),(200,20),(1000,4))}
 IMBALANCED = {'long-tailed': Row('fashion', long_tailed_row, (), for_imbalance, 30, 5e-3, 5, by_frequency)}
 DEFAULTS = {
-    'defaults-digits': Row(None, digits_row, (0.2,), settings, 30, 1e-2, 5, calibration),
+    'defaults-digits': Row(None, few_digits_row, (), settings, 30, 1e-2, 5, calibration),
+    'defaults-wrong': Row(None, few_digits_row, (200,0.2), settings, 30, 1e-2, 5, calibration),
     'defaults-leaf': Row('leaf', signal_row, (15,), settings, 60, 1e-2, 5, calibration),
     'defaults-airfoil': Row('airfoil', quantity_row, ('airfoil',16), partial(settings, False), 50, 1e-2, 5, mape, 'fit'),
     'defaults-fashion': Row('fashion', long_fashion_row, (), settings, 25, 5e-3, 3, calibration)}
