@@ -98,8 +98,16 @@ class ClassWeights(Callback):
     def before_validate(self): self.learn.loss_func = self.plain
     def after_cancel_fit(self): self.learn.loss_func = self.plain
 
+class Ece(Metric):
+    "`ece` over all of the validation set"
+    name = 'ece'
+    def reset(self): self.seen = []
+    def accumulate(self, learn): self.seen.append((learn.pred.softmax(1),learn.y))
+    @property
+    def value(self): return ece(*map(torch.cat, zip(*self.seen)))
+
 class LastInFull(Callback):
-    "Validate on the first `n` samples alone before the last epoch, for time"
+    "Validate on a few samples alone before the last epoch, and while the body is frozen, for time"
     def __init__(self, few): self.few = few
     def before_validate(self):
-        if self.epoch<self.n_epoch-1: self.learn.dl = self.few
+        if self.epoch<self.n_epoch-1 or getattr(self.opt, 'frozen_idx', 0)>0: self.learn.dl = self.few

@@ -121,7 +121,7 @@ def long_camvid_row(path):
     def get_learner(seed): return fast(get(seed), 32)
     return get_learner
 
-def long_tailed_row(path, most=600, ratio=100, n_val=2000):
+def long_tailed_row(path, most=400, ratio=100, n_val=2000):
     z = npz(path)
     x,y,xv,yv = images(z['x_train']),labels(z['y_train']),images(z['x_test'][:n_val]),labels(z['y_test'][:n_val])
     def get_learner(seed):
@@ -134,7 +134,7 @@ def flowers_row(path, n, n_val=1000):
     xv,yv = photos(path, order[:n_val])
     def get_learner(seed):
         idx = [order[n_val+i] for i in some(n, 4311-n_val, seed).tolist()]
-        learn = learner(dls(photos(path, idx), (middle(xv),yv), 32, crops), Pretrained(5))
+        learn = learner(dls(photos(path, idx), (middle(xv),yv), 32, crops), Pretrained(5), metrics=[accuracy,Ece()])
         learn.splitter = lambda model: model.groups()
         return fast(learn, 100)
     return get_learner
@@ -204,7 +204,7 @@ LONG = {
     **{f'cifar-long-{o}': Row('cifar', long_cifar_row, (), THREE, o, 5e-3, 3, calibration) for o in (15,60,150)},
     'camvid-60': Row('camvid', long_camvid_row, (), THREE, 60, 1e-2, 2, cpu_time)}
 FINE = by_default('MixUp CutMix ManifoldMixUp MixChoice')
-FINE_TUNED = {f'flowers-{n}-{o}': Row('flowers', flowers_row, (n,), FINE, o, 2e-3, 3, calibration, 'fine_tune')
+FINE_TUNED = {f'flowers-{n}-{o}': Row('flowers', flowers_row, (n,), FINE, o, 2e-3, 3, cpu_time, 'fine_tune')
     for n,o in ((200,4),(200,20),(1000,4))}
 IMBALANCED = {'long-tailed': Row('fashion', long_tailed_row, (), for_imbalance, 30, 5e-3, 5, by_frequency)}
 DEFAULTS = {
