@@ -195,7 +195,7 @@ SHORT = { # of version 0.1
     'cifar': Row('cifar', cifar_row, (), by_default(IMAGE), 15, 5e-3, 3, attacked)}
 QUANTITIES = {
     'airfoil': Row('airfoil', quantity_row, ('airfoil',16), for_quantities, 100, 1e-2, 10, mape, 'fit'),
-    'skillcraft': Row('skillcraft', quantity_row, ('skillcraft',32), for_quantities, 100, 1e-2, 10, mape, 'fit'),
+    'skillcraft': Row('skillcraft', quantity_row, ('skillcraft',32), for_quantities, 50, 1e-2, 10, mape, 'fit'),
     'crime': Row('crime', quantity_row, ('crime',16), for_quantities, 200, 1e-3, 5, mape, 'fit'),
     'airfoil-300': Row('airfoil', quantity_row, ('airfoil',16), for_quantities, 300, 1e-2, 10, mape, 'fit')}
 LONG = {
