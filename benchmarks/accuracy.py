@@ -72,7 +72,8 @@ def main(
             continue
         start,out = time.perf_counter(),Path(work)/f'{name}.jsonl'
         restore(name, out)
-        try: res = compare(r.func(*([path] if path else []), *r.args), r.mixes(), r.n_epoch, r.lr, min(r.seeds, seeds or r.seeds), out=out, fit=r.fit, measure=r.measure)
+        get_learner,n = r.func(*([path] if path else []), *r.args),min(r.seeds, seeds or r.seeds)
+        try: res = compare(get_learner, r.mixes(), r.n_epoch, r.lr, n, out=out, fit=r.fit, measure=r.measure)
         finally:
             with (Path(work)/'lock').open('w') as f: # for those who run rows side by side
                 fcntl.flock(f, fcntl.LOCK_EX)

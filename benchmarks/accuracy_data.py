@@ -80,7 +80,7 @@ def by_group(df, group, target, drop=()):
 # Images of other kinds
 
 def long_tailed(y, most, ratio, seed):
-    "Indices of `most` samples of one class, `most/ratio` of another, and numbers in geometric progression between; which class is how rare is drawn"
+    "Indices of `most` samples of one class, `most/ratio` of another, a geometric progression between; which is how rare is drawn"
     g,c = torch.Generator().manual_seed(seed),int(y.max())+1
     sizes = [round(most*ratio**(-i/(c-1))) for i in torch.randperm(c, generator=g).tolist()]
     of = [(y==k).nonzero()[:,0] for k in range(c)]
