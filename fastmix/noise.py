@@ -50,7 +50,8 @@ def seeds_needed(
     return math.inf
 
 # %% ../nbs/25_noise.ipynb #a0f40f6a
-_higher = set('accuracy acc auc f1 fbeta precision recall dice jaccard iou kappa matthews r2 explained pearsonr spearmanr bleu'.split())
+_higher = set('accuracy acc auc f1 fbeta precision recall dice jaccard iou miou kappa matthews r2 explained pearsonr spearmanr '
+    'bleu'.split())
 _lower = set('loss error mse rmse mae msle rmspe perplexity brier hamming ece nll'.split())
 
 def better(
