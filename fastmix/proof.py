@@ -62,7 +62,7 @@ class Proof:
         reads=None # A function of what the model returns and the rows it was given: which leaves the loss reads, as a list of bools, or None for all
     ):
         self.model,self.xb,self.n,self.passes,self.own,self.reads,self.back = model,xb,n,0,set(own),reads,{}
-        self.known_masks,self.pads = masks,padding(model) if pads else ()
+        self.error,self.known_masks,self.pads = None,masks,padding(model) if pads else ()
 
     def __enter__(self):
         self.context = untouched(self.model)
@@ -278,4 +278,6 @@ def follows(self:Proof, place, swap=(), masked=False):
         if (self.ran or place is None) and self.ratio(got, pred_back)>self.tol: return False # a layer may be dropped by chance
         often = place is not None and any(sum(c.m is m for c in self.calls)>1 for m in place.modules)
         return not often or self.ratio(self.run(5, place, swap, xs)[0], self.run(5, xs=xs)[0], 5)<=self.tol
-    except Exception: return False # a model that stops there can't be mixed there
+    except Exception as e: # a model that stops there can't be mixed there
+        self.error = e
+        return False

@@ -55,7 +55,9 @@ def _vary_indices(x, at, pads, falling):
     if x.ndim!=2 or x.shape[1]<3 or is_binary(x) or not pads: return res
     k = torch.arange(len(x), device=x.device)[:,None]
     late = torch.arange(x.shape[1], device=x.device)>=x.shape[1]-k*x.shape[1]//14 if falling else _late(x, k)
-    return torch.where(late, torch.tensor(pads, device=x.device, dtype=x.dtype)[0 if falling else k%len(pads)], res)
+    pad = torch.tensor(pads, device=x.device, dtype=x.dtype)[0 if falling else k%len(pads)]
+    whole = (x[:,-1:]!=torch.tensor(pads, device=x.device)).all(1, keepdim=True) # at least half of these stay as they are
+    return torch.where(late & (falling | whole & (whole.cumsum(0)%2==0)), pad, res)
 
 def vary(
     x, # A leaf of the rows in a trial

@@ -145,8 +145,8 @@ def at(b, t):
     return tree_map(lambda o: lerp(b, o) if isinstance(o, Tensor) and o.ndim and len(o)==len(b.perm) else o, t)
 
 def verdict(log, right=swapped, words=PLACES, tol=1e-3):
-    """'right' if each batch's prediction is one of `right(batch)` and its loss that of its labels; 'refused' or 'warned' if an error or a
-    warning said so no later than the first wrong batch; 'plain' if no batch was mixed; or what is wrong
+    """'right' if each batch's prediction is one of `right(batch)` and its loss that of its labels; 'refused', 'refused later' or 'warned' if an error
+    or a warning said so no later than the first wrong batch; 'plain' if no batch was mixed; or what is wrong
 
     The loss is looked at where every lambda is 0 or the batch is plain: there it is the plain loss on one set of labels."""
     for k,b in enumerate(with_plain(log)):
@@ -160,6 +160,7 @@ def verdict(log, right=swapped, words=PLACES, tol=1e-3):
         return f'wrong in batch {k}: {why}, and nothing was said'
     if log.error is not None:
         if is_refusal(log.error, words): return 'refused'
+        if 'the model or the loss has changed since' in message(log.error): return 'refused later'
         return f'stopped in batch {len(log.batches)} by {type(log.error).__name__}: {message(log.error)[:300]}'
     if not log.batches: return 'wrong: nothing was trained'
     return 'right' if any(b.mixed for b in log.batches) else 'plain'
