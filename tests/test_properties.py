@@ -397,7 +397,7 @@ def test_nested(data, n, cls, seed):
     "What floats is mixed, each leaf with the one pairing and lambda of its batch; what can't be mixed stays the very same object"
     g = gen(seed)
     tensors = st.integers(1, 3).map(lambda c: torch.randn(n, c, 4, 5, generator=g))
-    others = st.sampled_from((None, 'text', 3, True, torch.tensor(2.)))
+    others = st.sampled_from((None, 'text', 3j, True, torch.tensor(2.))) # a list of as many real numbers as samples is refused
     xb = data.draw(st.lists(nested(tensors|others), min_size=1, max_size=3).filter(lambda o: any(map(floating, leaves(o)))))
     yb = (torch.randint(2, (n,), generator=g),)
     copies = [o.clone() if isinstance(o, Tensor) else o for o in leaves(xb)]
