@@ -11,14 +11,18 @@ __all__ = ['loss_reads', 'state_of']
 import torch
 from torch import nn
 from fastai.callback.rnn import RNNCallback
+from .chance import Fixed
 from .nested import has_samples, is_float, leaves, rebuild
 from .state import State
 
 # %% ../nbs/18_reads.ipynb #e5625ed4
-def _matters(loss_func, pred, ts, k, yb):
+def _matters(loss_func, kept, pred, ts, k, yb):
     "Does the loss change with leaf `k` of a prediction? It may read it without a gradient"
-    other = [t.detach()+torch.randn_like(t) if i==k else t.detach() for i,t in enumerate(ts)]
-    with torch.no_grad(): return not torch.equal(loss_func(rebuild(pred, [t.detach() for t in ts]), *yb), loss_func(rebuild(pred, other), *yb))
+    plain = [t.detach() if isinstance(t, torch.Tensor) else t for t in ts]
+    def _loss(ts):
+        kept.reset() # a loss that counts its calls, or draws, is the same in both
+        with torch.no_grad(),Fixed(): return loss_func(rebuild(pred, ts), *yb)
+    return not torch.equal(_loss(plain), _loss([t+torch.randn_like(t) if i==k else t for i,t in enumerate(plain)]))
 
 def loss_reads(
     learn, # A `Learner`, or what stands in for one
@@ -36,7 +40,7 @@ def loss_reads(
         except Exception: return # a loss that does not take this; then all that is returned counts
         else:
             grads = iter(grads)
-            return [is_float(t) and (next(grads) is not None or _matters(learn.loss_func, pred, ts, k, yb)) for k,t in enumerate(ts)]
+            return [is_float(t) and (next(grads) is not None or _matters(learn.loss_func, kept, pred, ts, k, yb)) for k,t in enumerate(ts)]
         finally: kept.restore()
     return reads
 
