@@ -9,6 +9,7 @@ __all__ = ['Fixed', 'fix_others']
 
 # %% ../nbs/08_chance.ipynb #72a89189
 import math, random, numpy as np, torch
+from functools import cache
 from statistics import NormalDist
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -86,11 +87,16 @@ def _untemper(y):
     for _ in range(3): x = y ^ (x>>11)
     return x
 
+@cache
+def _words(low):
+    "State of a Mersenne Twister whose draws are low, or high"
+    rng = random.Random(0)
+    return tuple(_untemper(rng.getrandbits(32) if k%8==7 else 0x05000000 if low else 0xfaffffff) for k in range(624))
+
 def fix_others(
     q:float # A quantile in (0, 1)
 ):
     "Set Python's and NumPy's own generators so that the next draws are low if `q` is below 0.5, and else high"
-    rng,low = random.Random(0),q<0.5
-    words = [_untemper(rng.getrandbits(32) if k%8==7 else 0x05000000 if low else 0xfaffffff) for k in range(624)]
+    words = _words(q<0.5)
     random.setstate((3,(*words,0),None))
     np.random.set_state(('MT19937', np.array(words, dtype=np.uint32), 0))

@@ -71,7 +71,7 @@ def find_lengths(proof):
         for j in proof.parts:
             x = proof.xs[j]
             if i==j or not is_float(x) or x.ndim<2 or x[0].numel()<3: continue
-            late = _late_part(x[:,:,0] if x.ndim==3 else x).view(1, -1, *[1]*(x.ndim-2)) if x.ndim==3 else _late_part(x)
+            late = _late_part(x[...,:1] if x.ndim==3 else x) # of features `(B,T,F)` along time
             try: found = _hides(proof, i, j, late, [torch.full_like(m, 0.4),torch.ones_like(m)])
             except Exception: continue # the model does not take such values, so these are no lengths
             if found==0: res.append(i)

@@ -62,6 +62,8 @@ class Fit:
             self.said.add(key)
 
 # %% ../nbs/19_fits.ipynb #cd7f0527
+_again = {2,*(5**k for k in range(1, 12))} # batches in which places are tried again
+
 def _any_padding(xs, pads):
     "Does a row begin or end with padding?"
     return any(x.ndim>1 and bool(sum((x[:,[0,-1]]==p).any() for p in pads)) for x in xs)
@@ -79,11 +81,10 @@ def _try_rows(self:Fit, learn, xb, n, parts, find, pads=True):
 @patch
 def verify(self:Fit, learn, xb, n, parts):
     "Try the places again when that is due; raises RuntimeError if predictions follow no more"
-    self.batches += 1
     if self.pads and _any_padding([leaves(xb)[i] for i in parts.inside], self.pads): raise RuntimeError("Expected batches without padding, since the "
         "model looks for it by itself and the first batch had none, but got some: give the model a padding mask as an input, or mix behind what "
         "it does with padding, as ManifoldMixUp(layers=...) does")
-    due = self.loss_func is not learn.loss_func or self.batches>1 and (self.batches==2 or self.batches in [5**k for k in range(1, 12)])
+    due = self.loss_func is not learn.loss_func or self.batches in _again
     self.loss_func = learn.loss_func
     if not due or not self.verifies or self.stateful or n<2: return
     try:

@@ -121,11 +121,11 @@ def mixed_batch(self:Mixer,
     pct = getattr(learn, 'pct_train', 0.)
     b = MixedBatch(learn.xb, learn.yb, learn.loss_func, pct, self._alpha_now(pct), fit.generator, fit.cpu_generator, fit.hooks)
     b.parts = parts = self._parts(b)
+    fit.batches += 1
     if not fit.tried: check_own_labels(b, parts)
     if self.stack_x: check_stacked(learn.model, len(b.xb))
-    elif b.n>1 and not fit.tried: self._try_model(fit, learn, b, parts)
-    if fit.tried and not self.stack_x: fit.verify(learn, b.xb, b.n, parts)
-    else: fit.batches += 1
+    elif fit.tried: fit.verify(learn, b.xb, b.n, parts)
+    elif b.n>1: self._try_model(fit, learn, b, parts)
     fit.tried = fit.tried or b.n>1
     x = self._reference(b, parts)
     b.plans = self._plans(fit, learn, b, x)

@@ -92,7 +92,7 @@ def check_own_labels(
 def may_be_mask(xs, i):
     "Is the leaf `i` binary, and does it fit over another?"
     x,others = xs[i],[o for j,o in enumerate(xs) if j!=i and isinstance(o, torch.Tensor)]
-    return is_binary(x) and any(mask_shape(x, o) is not None for o in others)
+    return any(mask_shape(x, o) is not None for o in others) and is_binary(x)
 
 def may_be_no_quantity(xs, i, n):
     "Is it worth a trial whether the floats of leaf `i` are codes or lengths, or have the batch in another dimension?"
