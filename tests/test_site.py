@@ -194,7 +194,6 @@ def accused(tab, source):
             .map(o => ['axe:', o.impact, o.id, o.nodes.length, o.nodes[0].html.slice(0, 120), o.nodes[0].failureSummary.slice(-120)].join(' ')) }''')
 
 # Each page is looked at in both sizes and in both modes, which are independent of each other
-@pytest.mark.skipif('FASTMIX_PAGES' not in os.environ, reason="looks at every page for many minutes: FASTMIX_PAGES=1 pytest tests/test_site.py")
 @pytest.mark.parametrize('size,scheme', [(desktop,'light'),(phone,'dark')], ids=['desktop-light','phone-dark'])
 def test_pages(open_tab, url, pages, size, scheme):
     "Every page loads without a complaint, everyone can read it, and nothing of it is cut off"
