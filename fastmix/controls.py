@@ -16,7 +16,7 @@ from .rows import is_binary, trial_perm
 # %% ../nbs/11_controls.ipynb #1ccb8a73
 def mask_shape(m, x):
     "The shape in which a mask `m` lies over `x`: `(B,T)` over tokens `(B,T)`, features `(B,T,F)` or `(B,C,T)`, `(B,1,H,W)` over images; None if it can't"
-    if not (is_index(x) or is_float(x)) or m.ndim<2 or m.numel()<2*len(m) or len(m)!=len(x): return
+    if not (is_index(x) or is_float(x)) or min(m.ndim, x.ndim)<2 or m.numel()<2*len(m) or len(m)!=len(x): return
     sizes = [s for s in m.shape[1:] if s>1]
     at = next((at for at in combinations(range(1, x.ndim), len(sizes)) if [x.shape[d] for d in at]==sizes), None)
     if at is None or is_index(x) and len(at)<x.ndim-1: return

@@ -183,6 +183,14 @@ def test_float_masks_are_united(shape):
     def right(b): return [net(lerp(b, b.x[0]), torch.maximum(b.x[1], b.x[1][b.perm]))]
     assert follows(net, [(SEQ,m,Y[:8])], fm.MixUp(8.), right, n_inp=2) is None
 
+@pytest.mark.parametrize('mixer', (fm.MixUp(8.), fm.ManifoldMixUp(8.)))
+def test_a_number_beside_a_mask_is_left_alone(mixer):
+    class Scaled(Masked):
+        def forward(self, x, m, s): return super().forward(x, m)*s
+    net = Scaled()
+    def right(b): return [net(lerp(b, b.x[0]), torch.maximum(b.x[1], b.x[1][b.perm]), b.x[2])]
+    assert follows(net, [(SEQ,MASK.float(),torch.tensor(2.),Y[:8])], mixer, right, n_inp=3) is None
+
 def test_a_mask_over_images_is_pasted_with_them():
     class Pixels(nn.Module):
         def __init__(self):
