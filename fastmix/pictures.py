@@ -17,7 +17,7 @@ from fastai.torch_core import to_device
 from .choice import MixChoice
 from .targets import lies_over
 from .drawing import (cut_of, cut_short, draw_edge, draw_image, draw_mask, draw_signal, draw_span, draw_steps, draw_table, draw_text,
-    frames, strip, time_dim)
+    frames, mask_picture, strip, time_dim)
 from .mixed import MixedBatch
 from .mixer import Mixer
 from .nested import has_samples, is_float, is_index, leaves, rebuild
@@ -96,7 +96,10 @@ def shares(
     return f'{a} % {own}'.strip(),f'+ {100-a} % {other}'.strip()
 
 # %% ../nbs/33_pictures.ipynb #d148b410
-def _shown(o): return o.float() if isinstance(o, Tensor) and o.dtype in (torch.bfloat16,torch.float16) else o # NumPy has no bfloat16
+def _shown(o):
+    if not isinstance(o, Tensor): return o
+    o = o.abs() if o.is_complex() else o
+    return o.float() if o.dtype in (torch.bfloat16,torch.float16) else o # NumPy has no bfloat16
 
 def _pick(b, idx, n): return rebuild(b, [_shown(o[idx]) if has_samples(o, n) else o for o in leaves(b)])
 
@@ -151,11 +154,17 @@ class Seen:
         names = [[label(k, vocab) if (k := _named(y)) else '' for _,y in o] for o in (self.own,self.other)]
         self.titles = [shares(*o) for o in zip(*names, self.lam)]
 
+    def last(self, j):
+        "Is input `j` an image with its channels last?"
+        o = self.own[0][0][j]
+        return self.kinds[j]=='image' and o.ndim==3 and o.shape[-1] in (1,3) and o.shape[0] not in (1,3)
+
     def get(self, which, j, i):
-        "Input `j` of sample `i`, a table as a Series, features `(T,F)` that are cut in time as a signal `(F,T)`"
+        "Input `j` of sample `i`: a table as a Series, an image `(H,W,C)` as `(C,H,W)`, features `(T,F)` that are cut in time as a signal `(F,T)`"
         o = getattr(self, which)[i][0][j]
         if self.kinds[j]=='table' and isinstance(o, Tensor): return pd.Series(o.reshape(-1).tolist())
-        return o.T if self.kinds[j]=='signal' and cut_of(self.b).get(1) is not None and 2 not in cut_of(self.b) else o
+        if self.last(j): return o.movedim(-1, 0)
+        return o.T if self.kinds[j]=='signal' and 1 in cut_of(self.b) and 2 not in cut_of(self.b) else o
 
 # %% ../nbs/33_pictures.ipynb #542ace11
 @patch
@@ -175,7 +184,7 @@ def draw(self:Seen, ax, which, j, i):
     else:             self.draw_pixels(ax, which, j, i, o)
     if k in ('signal','image'): self.draw_masks(ax, which, i, o, self.time(j))
     if which!='mixed' or j!=self.cut_input: return
-    if k=='image':  draw_edge(ax, self.b, i, o.shape, self.time(j))
+    if k=='image':  draw_edge(ax, self.b, i, o.shape, self.time(j), self.last(j))
     if k=='signal': draw_span(ax, self.b, i, o.shape[-1])
 
 @patch
@@ -197,16 +206,12 @@ def draw_masks(self:Seen, ax, which, i, o, t=None):
     for j,new in enumerate(self.new_y):
         a,b,y = (getattr(self, w)[i][1][j] for w in ('own','other',which))
         if not isinstance(a, Tensor) or not a.ndim: continue
-        # one colour for a class in all pictures
-        top = max(getattr(self, w)[q][1][j].max().item() for w in ('own','other') for q in range(self.n))
-        if new and len(cut_of(self.b))==1 and a.shape[-1]==o.shape[-1]:
-            draw_steps(ax, y, top)
-            continue
-        if a.ndim<2 or a.shape[-2:]!=o.shape[-2:]: continue
-        both = ((a,self.lam[i]),(b,1-self.lam[i])) if which=='mixed' and not new else ((y,1),)
-        for y,share in both: draw_mask(ax, y if t is None else _mask_strip(y, o.shape[t]), 0.6*share, top)
-
-def _mask_strip(y, T): return torch.cat([y[k] if y.ndim==3 and len(y)==T else y for k in frames(T)], -1)
+        every = [getattr(self, w)[q][1][j] for w in ('own','other') for q in range(self.n)] # one colour for a class in all pictures
+        if new and len(cut_of(self.b))==1 and a.shape[-1]==o.shape[-1]: draw_steps(ax, y, max(m.max().item() for m in every))
+        elif a.ndim>1 and a.shape[-2:]==o.shape[-2:]:
+            top = max(mask_picture(m, o, t).max().item() for m in every)
+            for m,share in ((a,self.lam[i]),(b,1-self.lam[i])) if which=='mixed' and not new else ((y,1),):
+                draw_mask(ax, mask_picture(m, o, t), 0.6*share, top)
 
 # %% ../nbs/33_pictures.ipynb #59c20a8b
 @patch

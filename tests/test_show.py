@@ -199,6 +199,32 @@ def test_shapes(shape):
     ds = [(torch.randn(shape),tensor(i)) for i in range(8)]
     assert len(show_mixed_batch(DataLoaders.from_dsets(ds, ds, bs=4, num_workers=0, device='cpu'), MixUp(), n=9))==4
 
+# The shape of a sample and of its mask, the class of the mixer and its dims
+UNUSUAL = {'features': ((12,5), (12,), FMix, (1,)), 'frequencies': ((1,12,8), None, FMix, (2,)), 'times': ((1,12,8), None, FMix, (3,)),
+    'channels last': ((8,10,3), (8,10), CutMix, (1,2)), 'channels last by a mask': ((8,10,3), (8,10), FMix, (1,2)),
+    'heat maps': ((3,8,8), (5,8,8), CutMix, None), 'a heat map': ((3,8,8), (1,8,8), CutMix, None),
+    'mask of a clip': ((3,6,8,8), (6,8,8), CutMix, (3,4)), 'scores of a clip': ((3,6,8,8), (4,6,8,8), CutMix, (3,4)),
+    'one mask for a clip': ((6,3,8,8), (8,8), FMix, (3,4)), 'tube': ((3,6,8,8), (6,8,8), FMix, (2,3,4)),
+    'mask of a volume': ((1,6,8,8), (6,8,8), CutMix, None), 'scores of a volume': ((1,6,8,8), (4,6,8,8), CutMix, None)}
+@pytest.mark.parametrize('kind', UNUSUAL)
+@pytest.mark.parametrize('dtype', (torch.float32,torch.int64))
+def test_unusual_layouts_and_masks(kind, dtype):
+    shape,target,cls,dims = UNUSUAL[kind]
+    ds = [(torch.rand(shape),torch.randint(0, 2, target).to(dtype) if target else tensor(i)) for i in range(8)]
+    dls = DataLoaders.from_dsets(ds, ds, bs=4, num_workers=0, device='cpu')
+    axs,did,_ = shown(lambda g: cls(dims=dims, generator=g), dls, n=4)
+    assert len(axs)==4
+    axs[0].figure.canvas.draw()
+    if kind.startswith('channels last'):
+        for i,ax in enumerate(axs): assert np.allclose(ax.images[0].get_array(), did.xb[0][i]) and np.array_equal(ax.images[1].get_array(), did.yb[0][i])
+    if kind=='scores of a volume' and dtype is torch.int64:
+        for i,ax in enumerate(axs): assert np.array_equal(ax.images[1].get_array(), did.yb[0][i].argmax(0)[3])
+
+def test_complex_inputs():
+    ds = [(torch.randn(1,8,8, dtype=torch.complex64),tensor(i)) for i in range(8)]
+    axs,did,_ = shown(lambda g: MixUp(generator=g), DataLoaders.from_dsets(ds, ds, bs=4, num_workers=0, device='cpu'), n=2)
+    assert np.allclose(axs[0].images[0].get_array(), did.xb[0][0,0].abs())
+
 def test_nothing_changes(dls):
     "Neither what is there to see nor what training makes of it"
     def trained(show):
