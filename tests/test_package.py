@@ -89,6 +89,16 @@ def test_notebook(nb):
 
 def cells(nb, kind='code'): return [''.join(c['source']) for c in json.loads(nb.read_text(encoding='utf-8'))['cells'] if c['cell_type']==kind]
 
+def visible(src):
+    "Readers see this cell of code as it is: neither exported, hidden nor folded"
+    return not re.search(r'^#\| ?(export|hide)|^#\| (code-fold|echo: false)', src, flags=re.M)
+
+def test_width():
+    "Pages cut off what is beyond 88 columns"
+    wide = [f'{nb.relative_to(root)}: {line}' for nb in sorted(root.glob('nbs/**/*.ipynb')) for src in cells(nb) if visible(src)
+        for line in src.splitlines() if len(line)>88 and not line.startswith('#|')]
+    assert not wide, 'Wrap to at most 88 columns, or fold with `#| code-fold: true`:\n'+'\n'.join(wide)
+
 def test_default_exp():
     "No two notebooks become the same module, where one would replace the other without a word"
     found = {}
