@@ -8,19 +8,19 @@ A `Fit` holds what a mixer finds out in the first batch of a fit and needs until
 __all__ = ['rank_generator', 'cpu_generator', 'Fit']
 
 # %% ../nbs/19_fits.ipynb #e896e502
-import torch, warnings
+import torch, torch.utils._pytree as pytree, warnings
 from torch import nn
 from fastcore.basics import patch
 from fastai.torch_core import num_distrib, rank_distrib
 from .hooks import unwrap
 from .nested import has_samples, is_float, kind_of, leaves, rebuild
-from .controls import code_columns, find_lengths
+from .controls import find_lengths
 from .cut import Cut, layout_doubts
 from .known import is_known, name_of
 from .mixed import union_mask
 from .targets import check_mask, doubts
 from .places import goes_round, index_place, input_name, why_no_index_place
-from .proof import Cancelled, Proof, padding
+from .proof import CannotRun, Cancelled, Proof, padding
 from .parts import Parts, may_be_mask, may_be_no_quantity
 from .reads import loss_reads, state_of
 
@@ -49,17 +49,43 @@ class Fit:
     ):
         self.generator = rank_generator(generator, getattr(getattr(learn, 'dls', None), 'device', None) or 'cpu')
         self.cpu_generator = cpu_generator(self.generator)
-        self.hooks,self.masks,self.tried,self.said = hooks,{},False,set()
-        self.batches,self.pads,self.stateful,self.verifies,self.loss_func = 0,(),False,False,None
-        self._forget()
+        self.hooks,self.said,self.batches,self.loss_func = hooks,set(),0,None
+        self.layout,self.layouts,self.by_length = None,{},False
+        self._start_over()
 
     def _forget(self): self.hooks.places,self.index,self.mix_input = [],-1,True
+
+    def _start_over(self):
+        self.masks,self.aligned,self.tried,self.pads,self.stateful,self.verifies = {},{},False,(),False,False
+        self._forget()
 
     def say(self, key, message):
         "Warn, once in a fit"
         if message and key not in self.said:
             warnings.warn(message)
             self.said.add(key)
+
+# %% ../nbs/19_fits.ipynb #51dfb6b7
+_found = 'masks','aligned','tried','pads','stateful','verifies','index','mix_input'
+
+def _layout(xb, by_length):
+    "What inputs are made of: their containers and kinds, and, if need be, the sizes of a sample"
+    kinds = [(is_float(o),o.dtype is torch.bool,o.shape[1:] if by_length else o.ndim) if isinstance(o, torch.Tensor) else type(o) for o in leaves(xb)]
+    return pytree.tree_structure(xb),kinds
+
+@patch
+def meet(self:Fit, xb):
+    "Take up what was found out about inputs of this layout, or forget what was found out about another one"
+    layout = _layout(xb, self.by_length)
+    if layout==self.layout: return
+    if self.tried: self.layouts[str(self.layout)] = {k:getattr(self, k) for k in _found},self.hooks.places
+    is_first,self.layout = self.layout is None,layout
+    if is_first: return
+    self.hooks.remove()
+    self._start_over()
+    if (found := self.layouts.get(str(layout))) is None: return
+    vars(self).update(found[0])
+    self.hooks.places = found[1]
 
 # %% ../nbs/19_fits.ipynb #cd7f0527
 _again = {2,*(5**k for k in range(1, 12))} # batches in which places are tried again
@@ -72,7 +98,7 @@ def _any_padding(xs, pads):
 def _try_rows(self:Fit, learn, xb, n, parts, find, pads=True):
     try:
         with Proof(unwrap(learn.model), xb, n, parts.own, pads=pads, reads=loss_reads(learn, n)) as proof:
-            self.masks = proof.masks
+            self.masks,self.aligned = proof.masks,proof.aligned
             find(proof)
     except Cancelled as e: raise e.args[0] from None
     return proof
@@ -107,8 +133,8 @@ def _verify_places(self:Fit, proof, parts):
 def _check_quantities(proof, parts):
     "Raise ValueError for floats that must not be interpolated"
     for i in parts.direct:
-        if cols := code_columns(proof, i): raise ValueError(f"Expected floats that can be interpolated, but the model casts column "
-            f"{', '.join(map(str, cols))} of {input_name(proof.xb, i)} to whole numbers, as codes of categories are: pass these as an integer Tensor of their own")
+        if i in proof.cast: raise ValueError(f"Expected floats that can be interpolated, but the model casts {input_name(proof.xb, i)}, or a part of it, to whole "
+            "numbers, as codes of categories are: pass codes as an integer Tensor of their own")
     if lens := [i for i in find_lengths(proof) if i in parts.direct]: raise ValueError(f"Expected floats that can be interpolated, but "
         f"{input_name(proof.xb, lens[0])} says how much of another input counts: pass a mask (B,T) in its place, which is united with the partner's")
 
@@ -121,7 +147,7 @@ def needs_trial(self:Fit, xb, n):
         for i,o in enumerate(xs))
 
 @patch
-def try_model(self:Fit, learn, xb, n, parts, find):
+def try_model(self:Fit, learn, xb, n, parts, find, optional=False):
     "Try the model of `learn` on a few rows, and let `find(proof)` look for places"
     model = learn.model
     if model is None: return # as when a batch is only looked at
@@ -130,6 +156,9 @@ def try_model(self:Fit, learn, xb, n, parts, find):
         "are drawn: use DistributedDataParallel, as learn.distrib_ctx() does")
     self.loss_func = learn.loss_func
     try: proof = self._try_rows(learn, xb, n, parts, find)
+    except CannotRun as e:
+        if not optional: raise
+        return self.say('no trial', f"It could not be tried what the inputs do in the model, and they are mixed as quantities are: {e}")
     except ValueError as e:
         pads,ends = padding(unwrap(model)),[leaves(xb)[i] for i in parts.inside]
         if not ends or _any_padding(ends, pads): raise
@@ -140,10 +169,14 @@ def try_model(self:Fit, learn, xb, n, parts, find):
         self.say('pads', f"The model looks for padding (index {', '.join(map(str, pads))}) by itself, so it can be mixed only as long as no "
             "batch has any: a fit ends with an error when one does")
     self.stateful,self.verifies = proof.stateful,True
+    self.by_length = self.by_length or any(k>1 for p in self.hooks.places for k in p.calls.values()) # a layer may run once for each step
     if proof.same: self.say('same', "All rows of the first batch have the same predictions, so it could not be tried whether they follow "
         "what is mixed inside the model: name the `layers` or the inputs= to mix if you know that they do")
     if proof.stateful: self.say('state', "The model keeps a state from one batch to the next, and in it a sample keeps what it has of earlier "
         "batches, whoever its partner is")
+    for i in parts.direct:
+        if i not in proof.masks and may_be_mask(leaves(xb), i): self.say(i, f"{input_name(xb, i)} has two values, as a mask has, but in a trial it "
+            "hid nothing completely, and so it is interpolated: if it is a mask, name the inputs= to mix without it, and mix at a layer behind what it hides")
     for i in proof.alike-{*parts.direct}: self.say(i, f"{input_name(xb, i)} is the same for all samples of the first batch, so it could "
         "not be tried whether it is mixed with the others; name the inputs= to mix, to have it stay the sample's own")
 
@@ -167,6 +200,12 @@ def find_index_place(self:Fit, proof, parts):
 
 # %% ../nbs/19_fits.ipynb #9fa83645
 @patch
+def _runs_along(self:Fit, i, cut):
+    "Does the mask that is leaf `i` run along all that is cut?"
+    shape = self.aligned.get(i, ())
+    return all(d>=len(shape) or shape[d]>1 for d in cut.own)
+
+@patch
 def mix_inputs(self:Fit,
     b, # A `MixedBatch` with its draws
     parts:Parts, # Of its inputs
@@ -180,7 +219,7 @@ def mix_inputs(self:Fit,
     new = {i:mix(ts[i]) for i in parts.direct if i not in self.masks} if at_input else {}
     if not b.inside or self.hooks.places[b.place].union:
         new |= {i:union_mask(ts[i], b, hidden, at_input) for i,hidden in self.masks.items()}
-        if mix_mask and b.cut: new |= {i:mix_mask(ts[i]) for i in self.masks if b.cut.lies_over(ts[i])}
+        if mix_mask and b.cut: new |= {i:mix_mask(ts[i]) for i in self.masks if b.cut.lies_over(ts[i]) and self._runs_along(i, b.cut)}
     if new: b.xb = rebuild(b.xb, [new.get(i, o) for i,o in enumerate(ts)])
 
 # %% ../nbs/19_fits.ipynb #1c3df63b

@@ -10,10 +10,13 @@ __all__ = ['Parts', 'input_parts', 'check_own_labels', 'may_be_mask', 'may_be_no
 # %% ../nbs/17_parts.ipynb #37cd896b
 import numpy as np, torch
 from collections import Counter, namedtuple
-from .controls import mask_shape
+from enum import Enum
+from inspect import isroutine
+from pathlib import PurePath
+from .controls import mask_shapes
 from .nested import is_float, is_index, kind_of, leaves, named_leaves
 from .places import input_name
-from .rows import is_binary
+from .rows import is_additive, is_binary
 
 # %% ../nbs/17_parts.ipynb #71af1ffd
 Parts = namedtuple('Parts', 'direct inside own') # leaves of the inputs, by index: mixed as they are; mixed inside the model; the sample's own
@@ -35,12 +38,22 @@ def _check_inputs(inputs, xb, named):
             raise ValueError(f"Expected inputs as keys of a dict in the batch, but {o!r} is none of {sorted({k for p,_ in named for k in p[1:]})}")
 
 # %% ../nbs/17_parts.ipynb #43e589c7
+_constants = type(None),int,float,complex,str,bytes,np.ndarray,np.generic,torch.dtype,torch.device,Enum,PurePath,type
+
 def _check_lists(xb, named, n, inputs, hint):
-    "Raise TypeError for a list of as many numbers as there are samples"
-    lists = Counter(path[:-1] for path,x in named if isinstance(x, (int,float)) and not isinstance(x, bool) and _is_chosen(inputs, path))
-    bad = next((path for path,k in lists.items() if path and k==n), None)
-    if bad is not None: raise TypeError(f"Expected inputs as Tensors, but input {bad[0]} is a list of {n} numbers, which would stay the samples' own: "
-        f"pass torch.tensor, or {hint}")
+    "Raise TypeError for a list of as many numbers or strings as there are samples"
+    lists = Counter((path[:-1],isinstance(x, str)) for path,x in named
+        if isinstance(x, (int,float,str)) and not isinstance(x, bool) and _is_chosen(inputs, path))
+    for (path,is_str),k in lists.items():
+        if path and k==n: raise TypeError(f"Expected inputs as Tensors, but input {path[0]} is a list of {n} {'strings' if is_str else 'numbers'}, "
+            f"which would stay the samples' own: {'make it a target' if is_str else 'pass torch.tensor'}, or {hint}")
+
+def _check_objects(xb, named, inputs, hint):
+    "Raise TypeError for an object that may hold samples"
+    for i,(path,x) in enumerate(named):
+        if not isinstance(x, (torch.Tensor,*_constants)) and not isroutine(x) and _is_chosen(inputs, path): raise TypeError(
+            f"Expected inputs as Tensors, but {input_name(xb, i)} is a {type(x).__name__}, and the samples in it would stay their own: pass its Tensors, "
+            f"register the class with torch.utils._pytree, or {hint}")
 
 # %% ../nbs/17_parts.ipynb #5771c0a0
 def input_parts(
@@ -57,6 +70,7 @@ def input_parts(
     if inputs is not None: inputs = [o%len(xb) if isinstance(o, int) else o for o in inputs]
     res,hint = Parts([], [], set()),f"name the inputs to mix, as in {who}(inputs=0)"
     _check_lists(xb, named, n, inputs, hint)
+    _check_objects(xb, named, inputs, hint)
     for i,(path,x) in enumerate(named):
         if isinstance(x, np.ndarray) and x.shape[:1]==(n,) and _is_chosen(inputs, path): raise TypeError(
             f"Expected inputs as Tensors, but {input_name(xb, i)} is an array of NumPy, which would stay the sample's own: pass torch.as_tensor, or {hint}")
@@ -90,12 +104,18 @@ def check_own_labels(
 
 # %% ../nbs/17_parts.ipynb #7280a147
 def may_be_mask(xs, i):
-    "Is the leaf `i` binary, and does it fit over another?"
+    "Has the leaf `i` two values, as masks have, and does it fit over another?"
     x,others = xs[i],[o for j,o in enumerate(xs) if j!=i and isinstance(o, torch.Tensor)]
-    return any(mask_shape(x, o) is not None for o in others) and is_binary(x)
+    square = x.ndim>2 and x.shape[-1]==x.shape[-2]>1 and any(o.ndim>1 and o.shape[1]==x.shape[-1] for o in others) # over pairs of tokens
+    return (square or any(mask_shapes(x, o) for o in others)) and (is_binary(x) or is_additive(x))
+
+def _may_be_codes(x):
+    "Does a column of `x` hold whole numbers, and not the same in all rows?"
+    if x.is_complex(): return False
+    rows = x.reshape(-1, x.shape[-1] if x.ndim>1 else 1)
+    return bool((((rows==rows.round()) | rows.isnan()).all(0) & (rows!=rows[:1]).any(0)).any())
 
 def may_be_no_quantity(xs, i, n):
     "Is it worth a trial whether the floats of leaf `i` are codes or lengths, or have the batch in another dimension?"
     x = xs[i]
-    codes = x.ndim==2 and bool((x==x.round()).all(0).any())
-    return codes or x[0].numel()==1 and len(xs)>1 or x.ndim==3 and x.shape[1]==n
+    return _may_be_codes(x) or x[0].numel()==1 and len(xs)>1 or x.ndim==3 and x.shape[1]==n

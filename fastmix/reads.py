@@ -24,6 +24,17 @@ def _matters(loss_func, kept, pred, ts, k, yb):
         with torch.no_grad(),Fixed(): return loss_func(rebuild(pred, ts), *yb)
     return not torch.equal(_loss(plain), _loss([t+torch.randn_like(t) if i==k else t for i,t in enumerate(plain)]))
 
+# %% ../nbs/18_reads.ipynb #7fd1ad9d
+class _Missing: "Stands for an object that a model returns"
+
+def _uses(loss_func, kept, pred, ts, k, yb):
+    "Does the loss fail without the object that is leaf `k` of a prediction?"
+    kept.reset()
+    try: loss_func(rebuild(pred, [_Missing() if i==k else t for i,t in enumerate(ts)]), *yb)
+    except Exception: return True
+    return False
+
+# %% ../nbs/18_reads.ipynb #33d4ceda
 def loss_reads(
     learn, # A `Learner`, or what stands in for one
     n:int # Batch size
@@ -34,13 +45,15 @@ def loss_reads(
             first = leaves(pred[0][-1] if isinstance(pred[0], list) else pred[0])
             return [any(t is o for o in first) for t in leaves(pred)]
         ts = [t.detach().clone().requires_grad_() if is_float(t) else t for t in leaves(pred)]
+        objects = [k for k,t in enumerate(ts) if not isinstance(t, (torch.Tensor,type(None),bool,int,float,str))]
         yb = rebuild(learn.yb, [y[rows.to(y.device)] if has_samples(y, n) else y for y in leaves(learn.yb)])
         kept = State(learn.loss_func)
         try: grads = torch.autograd.grad(learn.loss_func(rebuild(pred, ts), *yb).sum(), [t for t in ts if is_float(t)], allow_unused=True)
         except Exception: return # a loss that does not take this; then all that is returned counts
         else:
             grads = iter(grads)
-            return [is_float(t) and (next(grads) is not None or _matters(learn.loss_func, kept, pred, ts, k, yb)) for k,t in enumerate(ts)]
+            return [k in objects and _uses(learn.loss_func, kept, pred, ts, k, yb) or
+                is_float(t) and (next(grads) is not None or _matters(learn.loss_func, kept, pred, ts, k, yb)) for k,t in enumerate(ts)]
         finally: kept.restore()
     return reads
 

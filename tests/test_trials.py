@@ -233,7 +233,7 @@ def test_codes_in_a_table_of_floats_are_refused():
         def forward(self, x): return self.h(torch.cat([self.e(x[:,0].long()),x[:,1:]], 1))
     x = torch.cat([torch.randint(0, 10, (16,1)).float(),torch.randn(16,3)], 1)
     rows,error,*_ = train(Table(), cut(8, x, Y[:16]), fm.MixUp(8.))
-    assert not rows and 'casts column 0 of input 0 to whole numbers' in error
+    assert not rows and 'the model casts input 0, or a part of it, to whole numbers' in error
     ages = torch.cat([torch.randint(20, 80, (16,1)).float(),torch.randn(16,5)], 1)
     rows,error,*_ = train(nn.Linear(6,3), cut(8, ages, Y[:16]), fm.MixUp(8.))
     assert len(rows)==2 and error is None # whole numbers that are quantities
