@@ -140,12 +140,23 @@ def _check_quantities(proof, parts):
 
 # %% ../nbs/19_fits.ipynb #d2551bb3
 @patch
+def check_first(self:Fit, learn, xb, n):
+    "Say once that the batch may not be in the first dimension"
+    dl = getattr(learn, 'dl', None)
+    bs = next((o for o in (getattr(dl, k, None) for k in ('bs','batch_size')) if isinstance(o, int)), None)
+    for i,x in enumerate(leaves(xb)):
+        if bs and n!=bs and isinstance(x, torch.Tensor) and x.ndim>1 and x.shape[1]==bs: self.say('first', f"{input_name(xb, i)}, {kind_of(x)}, is mixed along its "
+            f"first dimension, of {n}, but the loader's batch size is {bs}, as its second one: give the model and the loss the batch in the first dimension")
+
+# %% ../nbs/19_fits.ipynb #446f186e
+@patch
 def needs_trial(self:Fit, xb, n):
     "Is there an input that is not simply mixed as it is?"
     xs = leaves(xb)
     return any(isinstance(o, torch.Tensor) and has_samples(o, n) and (not is_float(o) or may_be_mask(xs, i) or may_be_no_quantity(xs, i, n))
         for i,o in enumerate(xs))
 
+# %% ../nbs/19_fits.ipynb #32e30f0c
 @patch
 def try_model(self:Fit, learn, xb, n, parts, find, optional=False):
     "Try the model of `learn` on a few rows, and let `find(proof)` look for places"

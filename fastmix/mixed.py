@@ -144,7 +144,9 @@ def follow_targets(self:MixedBatch, yb):
     new,old,partners = leaves(yb),leaves(self.yb),leaves(self.yb1)
     changed = [a is not b or isinstance(a, Tensor) and a._version!=v for a,b,v in zip(new,old,self.versions)]
     if len(new)!=len(old) or not any(changed): return False
-    partners = [(take(a, self.perm) if p in ('pair','one_hot') else a) if c else q for a,q,p,c in zip(new,partners,self.plans,changed)]
+    mixed = [*map(id, leaves(self.xb))] # targets that an autoencoder takes from its inputs are mixed already
+    partners = [(take(a, self.perm) if p in ('pair','one_hot') and id(a) not in mixed else a) if c else q
+        for a,q,p,c in zip(new,partners,self.plans,changed)]
     self.yb,self.yb1 = yb,rebuild(yb, partners)
     return True
 

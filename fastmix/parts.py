@@ -23,9 +23,9 @@ Parts = namedtuple('Parts', 'direct inside own') # leaves of the inputs, by inde
 
 _labels = 'label','labels','target','targets'
 
-def _check_labels(named):
+def _check_labels(named, inputs):
     for path,_ in named:
-        bad = [k for k in path[1:] if k in _labels]
+        bad = [k for k in path[1:] if k in _labels and (inputs is None or _is_chosen(inputs, path) or k=='labels')] # Transformers' own name
         if bad: raise ValueError(f"Expected targets beside the inputs, but got {bad[0]!r} in a dict of inputs, from which a model computes "
             "its own loss on the own labels alone: give them as the batch's targets, and let a loss function compare them")
 
@@ -65,7 +65,7 @@ def input_parts(
 )->Parts:
     "Which leaves of the inputs are mixed, and where; raises for what ought to be mixed and can't be"
     named = named_leaves(xb)
-    _check_labels(named)
+    _check_labels(named, inputs)
     _check_inputs(inputs, xb, named)
     if inputs is not None: inputs = [o%len(xb) if isinstance(o, int) else o for o in inputs]
     res,hint = Parts([], [], set()),f"name the inputs to mix, as in {who}(inputs=0)"

@@ -17,6 +17,7 @@ from fastcore.basics import listify
 from .hooks import BatchDim, Place
 from .nested import named_leaves
 from .proof import Proof
+from .rows import trial_perm
 
 # %% ../nbs/13_places.ipynb #ac1f9386
 class MixHere(nn.Module):
@@ -86,8 +87,9 @@ def why_not(
     (q,d),(p,_) = proof._outs(got)[0],proof._outs(proof.pred)[0]
     rows = [d.over(lambda o: o.flatten(1) if o.ndim>1 else o[:,None], t, 7) if d.dim==0 and t.ndim==2 else t.movedim(d.dim, 0).flatten(1) for t in (q,p)]
     if len(calls)>len(modules): return f'it runs {len(calls)} times in a forward pass, and would mix each time'
-    if len(rows[0])==7 and float(torch.cdist(*[o.double() for o in rows]).min(1)[0].max())<1e-4*(1+float(rows[1].norm())):
-        return 'samples are in another order there'
+    if len(rows[0])==7:
+        off,at = torch.cdist(*[o.double() for o in rows]).min(1)
+        if float(off.max())<1e-4*(1+float(rows[1].norm())) and at.tolist() not in ([*range(7)],trial_perm(7, at.device).tolist()): return 'samples are in another order there'
     return 'something that the prediction depends on goes round it, as a skip connection does'
 
 # %% ../nbs/13_places.ipynb #7aa5dd10
@@ -120,7 +122,7 @@ def index_place(
 ): # `Place`, or None if there is none
     "Where what a model makes of indices can be mixed: behind its embeddings, or else at the first layer that will do"
     for ms in _levels(proof):
-        if place := proof.holds(ms, swap, 'embeddings', union=True): return place
+        if (place := proof.holds(ms, swap, 'embeddings', union=True)) and not proof.at_output: return place # else predictions would be mixed
     names = {m:k for k,m in proof.model.named_modules()}
     for m in [m for m in names if isinstance(m, MixHere)]:
         if place := proof.holds((m,), swap, names[m], masked=bool(proof.masks)): return place

@@ -176,16 +176,18 @@ def run(self:Proof,
     perm = trial_perm(n, xs[self.parts[0]].device)
     for i in swap: xs[i] = xs[i][perm]
     if self.dtype is not None: xs = [o.to(self.dtype) if is_float(o) else o for o in xs]
-    hooks,calls,stack = PlaceHooks(),[],[]
+    hooks,calls,stack,mixed = PlaceHooks(),[],[],[]
     try:
         if place is not None:
-            hooks.places = [place]
+            hooks.places,mix = [place],hooks._mix
+            hooks._mix = lambda x: mixed.append(mix(x)) or mixed[-1]
             hooks.put(self.model)
             hooks.start(0, n, perm, torch.zeros(1, device=perm.device))
         elif record: hooks.handles = self._record(calls, stack)
         with Fixed(q), Casts(xs if record else ()) as casts: pred = self.model(*rebuild(self.xb, xs))
         if record: self.cast = casts.found
         self.ran = hooks.ran>0
+        self.at_output = {o.data_ptr() for o in mixed}.issuperset([o.data_ptr() for o in leaves(pred) if is_float(o)]) if mixed else False
     except cancels as e: raise Cancelled(e) from None
     finally: hooks.remove()
     if record: self.returned = pred

@@ -8,7 +8,8 @@ A model may return more than its loss reads: features, attention weights, states
 __all__ = ['loss_reads', 'state_of']
 
 # %% ../nbs/18_reads.ipynb #5c172af2
-import torch
+import inspect, torch
+from functools import partial
 from torch import nn
 from fastai.callback.rnn import RNNCallback
 from .chance import Fixed
@@ -58,8 +59,18 @@ def loss_reads(
     return reads
 
 # %% ../nbs/18_reads.ipynb #e1d67829
+def _holders(f):
+    "What may hold a state of `f`: its modules, itself, or the objects that a function uses"
+    if isinstance(f, partial): f = f.func
+    if inspect.ismethod(f): f = f.__self__
+    used = inspect.getclosurevars(f) if inspect.isfunction(f) else None
+    fs = [o for o in (*used.nonlocals.values(),*used.globals.values()) if not inspect.ismodule(o) and not inspect.isroutine(o)
+        and not inspect.isclass(o)] if used else [f]
+    return [m for o in fs for m in (o.modules() if isinstance(o, nn.Module) else [o])]
+
 def state_of(f):
-    "Numbers, strings and buffers that `f` holds"
-    ms = [*f.modules()] if isinstance(f, nn.Module) else [f]
-    plain = [v for m in ms for v in getattr(m, '__dict__', {}).values() if isinstance(v, (int,float,str,type(None)))]
-    return plain,[t.clone() for t in f.buffers()] if isinstance(f, nn.Module) else []
+    "Numbers, strings, Tensors and buffers that `f` holds"
+    ms = _holders(f)
+    held = [v for m in ms for k,v in getattr(m, '__dict__', {}).items() if k not in ('_parameters','_modules')]
+    ts = [t for t in leaves(held) if isinstance(t, torch.Tensor)]
+    return [v for v in leaves(held) if isinstance(v, (int,float,str,type(None)))]+[len(ts)],[t.detach().clone() for t in ts]

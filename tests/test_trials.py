@@ -359,3 +359,166 @@ def test_a_loss_with_a_state_is_announced():
             return F.cross_entropy(p, t)/self.k
     said = train(nn.Linear(6,3), BATCHES, fm.MixUp(per_sample=False), loss=Scheduled())[2]
     assert sum('called twice' in o for o in said)==1
+
+
+# Batches that are made of other parts than the first
+
+class Pooled(nn.Module):
+    "The mean of what a mask shows; of all, without one"
+    def __init__(self, tokens):
+        super().__init__()
+        self.e = nn.Embedding(20, 4) if tokens else nn.Linear(4,4)
+        self.h = nn.Linear(4,3)
+    def pool(self, h, m):
+        m = torch.ones(h.shape[:2]) if m is None else m.float()
+        return self.h((h*m[...,None]).sum(1)/m.sum(1, keepdim=True))
+    def forward(self, x, m=None):
+        if isinstance(x, dict): x,m = x['x'],x.get('m')
+        return self.pool(self.e(x), m)
+def union(b, m): return m if m is None else m | m[b.perm]
+@pytest.mark.parametrize('tokens', (False,True))
+@pytest.mark.parametrize('masked', ((0,0,1,0,1),(1,0,1)))
+def test_masks_that_some_batches_lack(tokens, masked):
+    net = Pooled(tokens)
+    def x(): return torch.randint(1, 20, (8,10)) if tokens else torch.randn(8, 10, 4)
+    def right(b):
+        m = union(b, b.x[1])
+        return [net.pool(lerp(b, net.e(b.x[0])), m)] if tokens else [net(lerp(b, b.x[0]), m)]
+    batches = [(x(),MASK if o else None,Y[:8]) for o in masked]
+    seen,error,_,_ = train(net, batches, fm.MixUp(8.), n_inp=2)
+    assert error is None and len(seen)==len(masked) and follows(net, batches, fm.MixUp(8.), right, n_inp=2) is None
+
+def test_keys_that_some_batches_lack():
+    net = Pooled(False)
+    def right(b): return [net(lerp(b, b.x[0]['x']), union(b, b.x[0].get('m')))]
+    batches = [(dict(m=MASK, x=torch.randn(8,10,4)),Y[:8]),(dict(x=torch.randn(8,10,4)),Y[:8])]
+    assert follows(net, batches, fm.MixUp(8.), right) is None
+
+def test_a_layer_that_runs_once_a_step_may_run_more_often():
+    class Steps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.e,self.r,self.h = nn.Embedding(20,4),nn.RNNCell(4,4),nn.Linear(4,3)
+        def tail(self, e):
+            h = torch.zeros(len(e), 4)
+            for o in e.unbind(1): h = self.r(o, h)
+            return self.h(h)
+        def forward(self, x): return self.tail(torch.stack([self.e(o) for o in x.unbind(1)], 1))
+    net = Steps()
+    batches = [(torch.randint(20, (8,k)),Y[:8]) for k in (5,7,5,3)]
+    assert len(train(net, batches, fm.MixUp(8.))[0])==4
+    assert follows(net, batches, fm.MixUp(8.), lambda b: [net.tail(lerp(b, net.e(b.x[0])))]) is None
+
+
+# What else a loss may read, and what else is no quantity
+
+class Second(Net):
+    "Predictions, and something else that goes round all but the first layer"
+    def __init__(self, wrap):
+        super().__init__()
+        self.wrap,self.s = wrap,nn.Linear(6,3)
+    def forward(self, x):
+        h = self.a(x)
+        return self.h(self.b(h)),self.wrap(self.s(h), x)
+class Held:
+    def __init__(self, t): self.t = t
+WRAPS = {'object':(lambda z,x: Held(z), lambda o: o.t), 'distribution':(lambda z,x: torch.distributions.Normal(z, 1.), lambda o: o.mean),
+    'rows':(lambda z,x: z[x[:,0]>-.3], lambda o: o)}
+@pytest.mark.parametrize('kind', WRAPS)
+def test_outputs_that_no_trial_follows_are_refused_if_the_loss_reads_them(kind):
+    wrap,read = WRAPS[kind]
+    seen,error,*_ = train(Second(wrap), BATCHES, manifold(layers='b'), loss=lambda p,t: ce(p[0], t)+read(p[1]).mean())
+    assert not seen and 'the loss reads' in error
+    seen,error,*_ = train(Second(wrap), BATCHES, manifold(layers='b'), loss=lambda p,t: ce(p[0], t))
+    assert len(seen)==len(BATCHES) and error is None
+
+def test_similarities_follow_in_both_dimensions():
+    sim = lambda z,x: z@z.T
+    loss = lambda p,t: ce(p[0], t)+(p[1]-(t[:,None]==t).float()).square().mean()
+    seen,error,*_ = train(Second(sim), BATCHES, manifold(layers='b'), loss=loss)
+    assert not seen and 'goes round' in error
+    assert train(Second(sim), BATCHES, manifold(layers='a'), loss=loss)[1] is None
+
+def test_a_small_entry_of_a_prediction_counts_beside_a_large_one():
+    class Price(Net):
+        def forward(self, x): return torch.cat([self.h(self.a(x))[:,:1]*3e5+2e5,self.h(self.b(x))[:,1:]], 1)
+    assert 'goes round' in train(Price(), BATCHES, manifold(layers='a'))[1]
+
+class Added(nn.Module):
+    "Attention, with a mask that is added to the scores"
+    def __init__(self):
+        super().__init__()
+        self.a,self.h = nn.Linear(4,1),nn.Linear(4,3)
+    def forward(self, x, m): return self.h((x*(self.a(x)[...,0]+m).softmax(1)[...,None]).sum(1))
+@pytest.mark.parametrize('low', (-1e9,-np.inf))
+def test_masks_that_are_added_are_united(low):
+    net,m = Added(),torch.zeros(8,10).masked_fill(~MASK, low)
+    def right(b): return [net(lerp(b, b.x[0]), torch.maximum(b.x[1], b.x[1][b.perm]))]
+    assert follows(net, [(SEQ,m,Y[:8])], fm.MixUp(8.), right, n_inp=2) is None
+
+def test_a_mask_over_a_square_spectrogram_is_united():
+    class Spectra(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.h = nn.Linear(10,3)
+        def forward(self, x, m): return self.h((x[:,0]*m[:,None]).sum(2)/m.sum(1, keepdim=True))
+    net = Spectra()
+    def right(b): return [net(lerp(b, b.x[0]), torch.maximum(b.x[1], b.x[1][b.perm]))]
+    assert follows(net, [(torch.randn(8,1,10,10),MASK.float(),Y[:8])], fm.MixUp(8.), right, n_inp=2) is None
+
+def test_what_may_be_a_mask_and_hides_nothing_is_said():
+    class Leaky(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c,self.m = nn.Conv1d(4,4,3,padding=1),Masked()
+        def forward(self, x, m): return self.m(self.c(x.transpose(1,2)).transpose(1,2), m)
+    _,error,said,_ = train(Leaky(), [(SEQ,MASK.float(),Y[:8])], fm.MixUp(8.), n_inp=2)
+    assert error is None and 'has two values, as a mask has' in ' '.join(said)
+
+def test_lengths_in_steps_are_refused():
+    class Steps(Masked):
+        def forward(self, x, n): return super().forward(x, (torch.arange(x.shape[1])<n.view(-1, 1)).float())
+    assert 'how much of another input counts' in train(Steps(), [(SEQ,N.float(),Y[:8])], fm.MixUp(8.), n_inp=2)[1]
+
+class Coded(nn.Module):
+    "Floats, the last of which are codes of categories"
+    def __init__(self, scale=1):
+        super().__init__()
+        self.e,self.l,self.h,self.scale = nn.Embedding(30,4),nn.Linear(3,4),nn.Linear(4,3),scale
+    def forward(self, x):
+        h = self.l(x[...,:3])+self.e((x[...,3]*self.scale).nan_to_num().round().long())
+        return self.h(h.flatten(1, -2).mean(1) if h.ndim>2 else h)
+@pytest.mark.parametrize('size', ((),(10,),(4,4)))
+@pytest.mark.parametrize('most', (2,20))
+def test_codes_among_floats_are_refused(size, most):
+    x = torch.cat([torch.randn(8,*size,3),torch.randint(most, (8,*size,1)).float()], -1)
+    assert 'casts input 0' in train(Coded(), [(x,Y[:8])], fm.MixUp(8.))[1]
+    x[0] = np.nan
+    assert 'casts input 0' in train(Coded(), [(x,Y[:8])], fm.MixUp(8.))[1]
+
+@pytest.mark.parametrize('what, words', ((list('abcdefgh'),'list of 8 strings'), (Held(X[:8]),'is a Held')))
+def test_samples_in_what_is_no_tensor_are_refused(what, words):
+    class Beside(Net):
+        def forward(self, x, o): return super().forward(x)
+    assert words in train(Beside(), [(X[:8],what,Y[:8])], fm.MixUp(8.), n_inp=2)[1]
+    assert train(Beside(), [(X[:8],what,Y[:8])], fm.MixUp(8., inputs=0), n_inp=2)[1] is None
+
+def test_targets_that_are_the_mixed_inputs_are_not_mixed_again():
+    class Auto(Callback):
+        order = 50
+        def after_pred(self): self.learn.yb = self.learn.xb
+    mse = nn.MSELoss()
+    seen,error,*_ = train(nn.Linear(6,6), [(X[:8],X[:8])], fm.MixUp(8., stack_y=True), Auto(), loss=lambda p,t: mse(p, t))
+    assert error is None and torch.allclose(seen[0].loss, mse(seen[0].pred, lerp(seen[0], X[:8])))
+
+def test_a_loss_that_remembers_is_announced():
+    class Memory(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.past = torch.zeros(8,3)
+        def forward(self, p, t):
+            self.past = .7*self.past+.3*p.detach().softmax(1)
+            return ce(p, t)-(self.past*p.softmax(1)).sum(1).mean()
+    memory = Memory()
+    for loss in (memory,lambda p,t: memory(p, t)):
+        assert 'changes a state of its own' in ' '.join(train(Net(), BATCHES[:1], fm.MixUp(8.), loss=loss)[2])
