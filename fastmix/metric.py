@@ -42,22 +42,7 @@ def check_classes(
         "for another layout say axis=, and for one of several targets target=")
 
 class MixAccuracy(Metric):
-    """Accuracy with each of the two targets of a mixed sample counted by its share
-
-    Parameters
-    ----------
-    axis : int, default -1
-        Dimension of the classes in predictions; 1 for segmentation
-    target : int, default 0
-        Which of several targets, and of several predictions: an index of 0 or more, or a key of a dict
-    ignore_index : int | None, default None
-        Entries with this target are not counted; by default all are
-
-    Raises
-    ------
-    TypeError
-        For an argument of another kind or out of its range; the message says what was expected and what to write instead
-    """
+    "Accuracy with each of the two targets of a mixed sample counted by its share"
     def __init__(self,
         axis:int=-1, # Dimension of the classes in predictions; 1 for segmentation
         target=0, # Which of several targets, and of several predictions: an index of 0 or more, or a key of a dict

@@ -45,7 +45,7 @@ def _check_lists(xb, named, n, inputs, hint):
     lists = Counter((path[:-1],isinstance(x, str)) for path,x in named
         if isinstance(x, (int,float,str)) and not isinstance(x, bool) and _is_chosen(inputs, path))
     for (path,is_str),k in lists.items():
-        if path and k==n: raise TypeError(f"Expected inputs as Tensors, but input {path[0]} is a list of {n} {'strings' if is_str else 'numbers'}, "
+        if path and k==n>1: raise TypeError(f"Expected inputs as Tensors, but input {path[0]} is a list of {n} {'strings' if is_str else 'numbers'}, "
             f"which would stay the samples' own: {'make it a target' if is_str else 'pass torch.tensor'}, or {hint}")
 
 def _check_objects(xb, named, inputs, hint):
