@@ -1,8 +1,10 @@
 "What else people mix, each against a slow oracle that knows only the plain batch and what was drawn for it"
-import warnings, pytest, torch, torch.nn.functional as F
+import itertools, warnings, pytest, torch, torch.nn.functional as F
 from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
 from fastai.basics import Callback, DataLoaders, Learner
 from fastai.callback.training import GradientAccumulation
+from fastai.losses import CrossEntropyLossFlat
 import fastmix.all as fm
 from helpers import fit
 
@@ -94,6 +96,81 @@ def test_accuracy_of_the_second_of_two_targets():
     assert learn.recorder.values[-1][1]==pytest.approx(sum(hits)/len(hits), abs=1e-5)
     with pytest.raises(TypeError, match='counts classes'):
         watched(torch.randn(16,4), (value,group), fm.MixUp(per_sample=False), Two(), lambda p,v,c: p[0].sum(), metrics=fm.MixAccuracy())
+
+class Fixed(nn.Module):
+    "These predictions, whatever the input, and one weight"
+    def __init__(self, pred):
+        super().__init__()
+        self.pred,self.w = pred,nn.Parameter(torch.zeros(()))
+    def forward(self, x): return tree_map(lambda o: o+self.w, self.pred)
+
+def accuracies(pred, y, /, loss=lambda p,*y: tree_leaves(p)[0].sum(), **kw):
+    "Accuracy over one mixed batch, what was drawn for it, and over the same batch unmixed"
+    n = len(tree_leaves(y)[0])
+    rows = [tree_map(lambda o: o[i], y) for i in range(n)]
+    dls = DataLoaders.from_dsets(*[[(torch.randn(4),*(r if isinstance(r, tuple) else (r,))) for r in rows]]*2, bs=n, device='cpu', num_workers=0,
+        shuffle=(False,False))
+    dls.n_inp = 1
+    learn = Learner(dls, Fixed(pred), loss_func=loss, cbs=fm.MixUp(4., per_sample=False), metrics=fm.MixAccuracy(**kw))
+    learn.recorder.train_metrics = True
+    fit(learn, 1, lr=0.)
+    return learn.recorder.values[0][1],learn.mixer,learn.recorder.values[0][3]
+
+AGE,SEX = torch.tensor([0,1,2,0]),torch.tensor([1,1,0,2])
+def scores(y): return F.one_hot(y, 3)*9.
+HEADS = [ # predictions of which those of AGE are right, targets, settings, the target that is right
+    (dict(sex=scores(SEX), age=scores(AGE)), dict(age=AGE, sex=SEX), {}, AGE),
+    (dict(sex=scores(SEX), age=scores(AGE)), dict(age=AGE, sex=SEX), dict(target=1), SEX),
+    (dict(sex=scores(SEX), age=scores(AGE)), dict(age=AGE, sex=SEX), dict(target='age'), AGE),
+    (dict(features=torch.randn(4,3), sex=scores(SEX), age=scores(AGE)), dict(age=AGE, sex=SEX), dict(target='sex'), SEX),
+    (dict(features=torch.randn(4,3), logits=scores(AGE)), AGE, dict(pred='logits'), AGE), ((torch.randn(4,8),scores(AGE)), AGE, dict(pred=1), AGE),
+    ((scores(AGE),scores(SEX)), (AGE,SEX), dict(target=1), SEX), ((scores(SEX),scores(AGE)), (AGE,SEX), dict(target=1, pred=0), SEX),
+    (dict(a=scores(SEX), b=scores(AGE)), (AGE,SEX), dict(pred='b'), AGE), ((dict(cls=scores(AGE)),dict(cls=scores(SEX))), ({'cls':AGE},{'cls':SEX}), dict(target=1), SEX),
+    (dict(logits=scores(AGE)), AGE, {}, AGE), ([scores(AGE)], AGE, {}, AGE)]
+
+@pytest.mark.parametrize('pred,y,kw,right', HEADS)
+@pytest.mark.filterwarnings('ignore')
+def test_accuracy_is_that_of_the_prediction_for_the_target(pred, y, kw, right):
+    got,m,valid = accuracies(pred, y, **kw)
+    assert valid==1
+    lam = m.lam.item()
+    assert got==pytest.approx(sum(1. if a==b else lam for a,b in zip(right.tolist(), right[m.perm].tolist()))/4, abs=1e-6)
+
+@pytest.mark.parametrize('pred,y,kw,words', (
+    (dict(features=torch.randn(4,3), logits=scores(AGE)), AGE, {}, ('features','logits','pred=')), ((torch.randn(4,3),scores(AGE)), AGE, {}, ('pred=',)),
+    (dict(features=torch.randn(4,3), logits=scores(AGE)), AGE, dict(target='logits'), ("target='logits'",'pred=')),
+    (dict(a=scores(AGE), b=scores(SEX)), (AGE,SEX), {}, ('a (torch','pred=')), ((scores(AGE),scores(SEX),scores(SEX)), (AGE,SEX), dict(target=1), ('pred=',)),
+    ((scores(AGE),scores(SEX)), (AGE,SEX), dict(pred=2), ('pred=2',)), (scores(AGE), AGE, dict(pred='age'), ("pred='age'",))))
+@pytest.mark.filterwarnings('ignore')
+def test_accuracy_asks_which_prediction_belongs_to_a_target(pred, y, kw, words):
+    with pytest.raises(ValueError) as e: accuracies(pred, y, **kw)
+    assert all(w in str(e.value) for w in words)
+
+def test_accuracy_of_one_head_each_has_a_name_of_its_own():
+    kws = {},dict(target=1),dict(pred=1),dict(target='a'),dict(target=1, pred=0),dict(target='a', pred='b')
+    assert len({fm.MixAccuracy(**kw).name for kw in kws})==len(kws)
+    for bad in (-1,True,1.): pytest.raises(TypeError, fm.MixAccuracy, pred=bad)
+
+@pytest.mark.parametrize('per_sample', (False,None))
+@pytest.mark.parametrize('shape,axis', (((8,6),-1),((8,6),1),((8,2,3),-1)))
+@pytest.mark.parametrize('flat', (False,True))
+def test_accuracy_of_predictions_that_the_loss_flattens(per_sample, shape, axis, flat):
+    "A row of classes for each step, and as many targets in any shape"
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.l = nn.Linear(5,4)
+        def forward(self, x): return self.l(x).flatten(0,-2) if flat else self.l(x).movedim(-1,axis)
+    loss = CrossEntropyLossFlat() if flat or axis==-1 else nn.CrossEntropyLoss()
+    learn,seen = watched(torch.randn(16,*shape[1:],5), torch.randint(0,4,(16,*shape[1:])), fm.MixUp(4., per_sample=per_sample), Tagger(), loss,
+        metrics=fm.MixAccuracy(axis=-1 if flat else axis, ignore_index=3))
+    right = count = 0.
+    for _,(y,),_,_,pred,perm,lam,_ in seen:
+        guess = (pred if flat else pred.movedim(axis,-1)).argmax(-1).reshape(shape)
+        for at in itertools.product(*map(range, shape)):
+            for t,w in ((y[at],lam[at[0]].item()),(y[(perm[at[0]],*at[1:])],1-lam[at[0]].item())):
+                right,count = right + w*(guess[at]==t!=3).item(),count + w*(t!=3).item()
+    assert learn.recorder.values[-1][1]==pytest.approx(right/count, abs=1e-4)
 
 # Dimensions that are cut
 
