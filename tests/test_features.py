@@ -320,6 +320,94 @@ def test_wrong_dims_are_refused(dims, error):
     with pytest.raises(error, match='dims'):
         watched(torch.randn(8,3,4,4), torch.zeros(8).long(), fm.CutMix(dims=dims), nn.Linear(4,3), nn.CrossEntropyLoss())
 
+# Masks keep their values
+
+KINDS = dict(
+    codes=lambda *s: 4.*torch.randint(0, 2, s), ignored=lambda *s: torch.randint(-1, 2, s).float(), depth=lambda *s: (torch.rand(s)>.3)*(5+torch.rand(s)),
+    half=lambda *s: torch.randint(0, 9, s).half(), ids=lambda *s: torch.randint(2**40, 2**41, s), bool=lambda *s: torch.rand(s)>.5,
+    complex=lambda *s: torch.randn(s, dtype=torch.complex64), nan=lambda *s: torch.where(torch.rand(s)>.5, torch.nan, -0.))
+
+def shrunk(y, boxes):
+    "What a box shows of the whole of `y`: each pixel the one under its centre, in whole numbers"
+    idx = [[(2*(a-lo)+1)*s//(2*(hi-lo)) for a in range(lo, hi)] for s,(lo,hi) in zip(y.shape[-len(boxes):],boxes)]
+    for d,at in enumerate(idx): y = y.index_select(d-len(boxes), torch.tensor(at, dtype=torch.long))
+    return y
+
+def bits(t): return torch.view_as_real(t.clone()).view(torch.int32) if t.is_complex() else t.view(torch.int32) if t.dtype==torch.float32 else t
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('shape,y_shape', (((3,9,12),(9,12)), ((3,9,12),(1,9,12)), ((2,12),(12,)), ((1,5,6,7),(5,6,7)), ((3,18,12),(9,6))))
+def test_a_shrunken_mask_has_values_of_masks_only(kind, shape, y_shape):
+    x,y = torch.randn(8, *shape),KINDS[kind](8, *y_shape)
+    with fm.PlainLoop(fm.ResizeMix(masks=0), nn.Identity(), lambda p,y: p.sum()) as loop: b = loop(x, y)
+    D = len(shape)-1
+    scale = [s//t for s,t in zip(shape[1:],y_shape[-D:])]
+    for i,j in enumerate(b.perm.tolist()):
+        box = [(lo//s,hi//s) for (lo,hi),s in zip(b.boxes[i].tolist(),scale)]
+        want = y[i].clone()
+        want[(...,*[slice(*o) for o in box])] = shrunk(y[j], box)
+        assert torch.equal(bits(b.yb[0][i]), bits(want))
+
+def test_inputs_are_shrunk_bilinearly_and_masks_are_differentiable():
+    x,y = torch.randn(4,1,8,8),torch.randn(4,8,8, requires_grad=True)
+    with fm.PlainLoop(fm.ResizeMix(masks=0, lo=.5, hi=.5), nn.Identity(), lambda p,y: y.sum()) as loop: b = loop(x, y)
+    for i,j in enumerate(b.perm.tolist()):
+        (a,c),(d,e) = b.boxes[i].tolist()
+        torch.testing.assert_close(b.xb[0][i,:,a:c,d:e], F.interpolate(x[j][None], (4,4), mode='bilinear', align_corners=False)[0])
+    w = torch.randn(4,8,8)
+    grad, = torch.autograd.grad((w*b.yb[0]).sum(), y)
+    want = torch.zeros(4,8,8)
+    for i,(j,box) in enumerate(zip(b.perm.tolist(),b.boxes.tolist())):
+        at = torch.arange(64).view(8,8)
+        seen = at.clone()
+        seen[slice(*box[0]),slice(*box[1])] = -1
+        small = shrunk(at, box)
+        for p,q in ((i,seen),(j,None)):
+            for r,c in itertools.product(range(8), range(8)):
+                inside = seen[r,c]<0
+                if q is None and inside: want.view(4,64)[j,small[r-box[0][0],c-box[1][0]]] += w[i,r,c]
+                elif q is not None and not inside: want[i,r,c] += w[i,r,c]
+    torch.testing.assert_close(grad, want)
+
+@pytest.mark.parametrize('dtype', (torch.float32,torch.bool,torch.int64))
+def test_a_shrunken_padding_mask_shows_or_hides(dtype):
+    class Pool(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.l = nn.Linear(5,3)
+        def forward(self, x, m): return self.l((x.tanh()*m.float()[...,None]).sum(1)/m.float().sum(1, keepdim=True).clamp(min=1))
+    m = (torch.arange(12)<torch.randint(3,13,(8,1))).to(dtype)
+    with fm.PlainLoop(fm.ResizeMix(dims=1, lo=.4), Pool(), nn.CrossEntropyLoss()) as loop: b = loop((torch.randn(8,12,5),m), torch.randint(3,(8,)))
+    for i,j in enumerate(b.perm.tolist()):
+        want,(lo,hi) = m[i].clone(),b.boxes[i,0].tolist()
+        want[lo:hi] = shrunk(m[j], [(lo,hi)])
+        assert torch.equal(b.xb[1][i], want)
+
+@pytest.mark.parametrize('dtype', (torch.complex64,torch.complex128))
+@pytest.mark.parametrize('lam', (.3,torch.tensor([0.,1.,.25])))
+def test_complex_targets_are_interpolated(dtype, lam):
+    y,y1 = torch.randn(3,4, dtype=dtype),torch.randn(3,4, dtype=dtype)
+    got,want = fm.mix_targets(y, y1, lam),torch.stack([l*a + (1-l)*c for l,a,c in zip(torch.as_tensor(lam).expand(3).tolist(), y, y1)])
+    assert got.dtype==dtype
+    torch.testing.assert_close(got, want)
+    assert torch.equal(fm.mix_targets(y, y1*torch.nan, 1.), y)
+
+@pytest.mark.parametrize('loss', (nn.L1Loss(),lambda p,y: (p-y).abs().pow(2).mean()))
+def test_complex_inputs_and_targets_train(loss):
+    class Gain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(4))
+        def forward(self, x): return self.w*x
+    x = torch.randn(8,2,4, dtype=torch.complex64)
+    assert len(watched(x, x.clone(), fm.MixUp(4., per_sample=False), Gain(), loss)[1])==1
+    with fm.PlainLoop(fm.MixUp(4., per_sample=False), Gain(), loss) as loop:
+        b = loop(x, x.clone())
+        got = b.loss(b.predict())
+    p,lam = b.xb[0],b.lam.item()
+    if isinstance(loss, nn.L1Loss): assert got.item()==pytest.approx(0, abs=1e-6)
+    else: assert got.item()==pytest.approx((lam*loss(p, x) + (1-lam)*loss(p, x[b.perm])).item(), abs=1e-6)
+
 # Unlike inputs under a mixer that pastes
 
 class Several(nn.Module):
