@@ -18,7 +18,7 @@ from .targets import plan_targets
 # %% ../nbs/27_each.ipynb #6b5f6294
 class Plain(Mixer):
     "No mix: every sample keeps all of itself"
-    def draw(self, x, b): b.lam = torch.ones(b.n_lam, device=x.device)
+    def draw(self, x, b): b.lam = torch.ones(b.n_lam, dtype=torch.float32, device=x.device)
     def mix(self, x, b): return x
 
 class PerSample(Mixer):
@@ -44,7 +44,8 @@ class PerSample(Mixer):
 
     def draw(self, x, b):
         "A mixer for each sample, and what each mixer draws"
-        b.pick = _to(torch.multinomial(torch.tensor(self.weights).expand(b.n, -1), 1, generator=b.cpu_generator)[:,0], x.device)
+        odds = torch.tensor(self.weights, dtype=torch.float32, device='cpu').expand(b.n, -1)
+        b.pick = _to(torch.multinomial(odds, 1, generator=b.cpu_generator)[:,0], x.device)
         b.each = [copy(b) for _ in self.mixers]
         for m,o in zip(self.mixers,b.each):
             o.alpha = m._alpha_now(b.pct)

@@ -25,7 +25,7 @@ from .parts import Parts, may_be_mask, may_be_no_quantity
 from .reads import loss_reads, state_of
 
 # %% ../nbs/19_fits.ipynb #313c2434
-def _seed(generator): return torch.randint(2**48, (), device=getattr(generator, 'device', None), generator=generator).item()
+def _seed(generator): return torch.randint(2**48, (), device=getattr(generator, 'device', 'cpu'), generator=generator).item()
 
 def rank_generator(
     generator, # The user's, or None for PyTorch's own

@@ -59,7 +59,7 @@ def plot_lam(
     for a in listify(alpha):
         lam = draw_lam(n, a, dedup, generator=torch.Generator().manual_seed(0))
         share = lam.histc(25, lo, 1)/n
-        ax.stairs(100*share, torch.linspace(lo, 1, 26), label=f'alpha={a:g}, mean {lam.mean():.2f}')
+        ax.stairs(100*share, torch.linspace(lo, 1, 26, device='cpu'), label=f'alpha={a:g}, mean {lam.mean():.2f}')
     ax.set(xlabel='lambda', ylabel='% of samples', xlim=(lo,1), yscale='log', ylim=(0.5,100), yticks=(1,10,100), yticklabels=(1,10,100))
     ax.legend(fontsize=8)
     return ax
