@@ -8,7 +8,7 @@ All mixers work on the whole batch with the same partners, and each sample takes
 __all__ = ['Plain', 'PerSample']
 
 # %% ../nbs/27_each.ipynb #a5ff22c5
-import itertools, torch
+import torch
 from copy import copy
 from .draw import _to
 from .mixer import Mixer
@@ -60,16 +60,32 @@ class PerSample(Mixer):
         for k,(m,o) in enumerate(zip(self.mixers,b.each)): res = self._select(b, k, m._mix_part(x, o), res)
         return res
 
+    def _pasted(self, b, mask, *others):
+        "Each of `others` with `mask` pasted in the samples for which a mixer that pastes was drawn"
+        for k,(m,o) in enumerate(zip(self.mixers,b.each)):
+            if not m._pastes: continue
+            new = m.mix_mask(mask, o)
+            others = [self._select(b, k, new, t) for t in others]
+        return others
+
+    def _mix_inputs(self, fit, b, parts):
+        "A mask of padding is pasted with its input where a mixer that pastes was drawn, and united elsewhere"
+        plain = leaves(b.xb)
+        super()._mix_inputs(fit, b, parts)
+        new = leaves(b.xb)
+        masks = [i for i in fit.masks if b.cut and new[i] is not plain[i] and b.cut.lies_over(plain[i])]
+        for i in masks: new[i], = self._pasted(b, plain[i], new[i])
+        if masks: b.xb = rebuild(b.xb, new)
+
     def _plans(self, fit, learn, b, x):
-        ys = leaves(b.yb)
+        "A mask is pasted if no mixer that may be drawn does anything else, and else has two targets, which are alike where it was pasted"
         b.masks = fit.find_masks(b, x, self) if self._pastes else []
-        return plan_targets(ys, b.n, b.loss_func, self.stack_y)
+        always = all(m._pastes or isinstance(m, Plain) for m,w in zip(self.mixers,self.weights) if w>0)
+        return plan_targets(leaves(b.yb), b.n, b.loss_func, self.stack_y, b.masks if always else ())
 
     def _mix_targets(self, b):
-        "Where a mixer that pastes was drawn, a mask is pasted; elsewhere it is mixed as other targets are"
         plain = leaves(b.yb)
-        super()._mix_targets(b)
+        b.mix_targets(lambda y: self._pasted(b, y, y)[0])
         own,partners = leaves(b.yb),leaves(b.yb1)
-        for i,(k,(m,o)) in itertools.product(b.masks, enumerate(zip(self.mixers,b.each))):
-            if m._pastes: own[i],partners[i] = (self._select(b, k, m.mix_mask(plain[i], o), t) for t in (own[i],partners[i]))
-        b.yb,b.yb1 = rebuild(b.yb, own),rebuild(b.yb1, partners)
+        for i in [i for i in b.masks if b.plans[i]!='paste']: own[i],partners[i] = self._pasted(b, plain[i], own[i], partners[i])
+        b.set_targets(own, partners)

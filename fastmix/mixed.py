@@ -56,13 +56,18 @@ def stack_inputs(self:MixedBatch):
     partners = [take(o, self.perm) if has_samples(o, self.n) else o for o in leaves(self.xb)]
     self.xb = (*self.xb, *rebuild(self.xb, partners), self.lam)
 
+@patch
+def set_targets(self:MixedBatch, own, partners):
+    "Take these as the own and the partners' targets, and remember how often each was written to"
+    self.yb,self.yb1 = rebuild(self.yb, own),rebuild(self.yb, partners)
+    self.versions = [y._version if isinstance(y, Tensor) else 0 for y in own]
+
 # %% ../nbs/16_mixed.ipynb #74f715bc
 @patch
 def mix_targets(self:MixedBatch, mix_mask):
     "Set the own and the partners' targets; where a target is mixed already they are the same"
     own,partners = zip(*[self._mix_target(y, p, mix_mask) for y,p in zip(leaves(self.yb),self.plans)]) if self.plans else ((),())
-    self.yb,self.yb1 = rebuild(self.yb, own),rebuild(self.yb, partners)
-    self.versions = [y._version if isinstance(y, Tensor) else 0 for y in own]
+    self.set_targets(own, partners)
 
 @patch
 def _mix_target(self:MixedBatch, y, plan, mix_mask):

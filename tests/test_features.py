@@ -606,6 +606,65 @@ def test_plain_samples_keep_their_image_and_label():
     same = torch.cat([(a[0]==b[0]).flatten(1).all(1) for a,_,b,*_ in seen])
     assert torch.equal(same, torch.cat([o[6]==1 for o in seen])) and 0<same.float().mean()<1
 
+class MaskedMean(nn.Module):
+    "The mean of the steps of features `(B,T,F)` that a mask `(B,T)` shows"
+    def __init__(self):
+        super().__init__()
+        self.l = nn.Linear(5,3)
+    def forward(self, x, m): return self.l((x.tanh()*m.float()[...,None]).sum(1)/m.float().sum(1, keepdim=True).clamp(min=1))
+
+EACH = {'cut or plain':lambda: (fm.CutMix(dims=1),None), 'regions or interpolated':lambda: (fm.FMix(dims=1),fm.MixUp(4.)),
+    'all':lambda: (fm.MixUp(4.),fm.CutMix(dims=1),fm.FMix(dims=1),None)}
+
+def is_own(b, i, T):
+    "Which steps of sample `i` are its own, by what its mixer drew; None if the mixer does not paste"
+    o = b.each[b.pick[i]]
+    if o.boxes is not None: return [not o.boxes[i,0,0]<=t<o.boxes[i,0,1] for t in range(T)]
+    if hasattr(o, 'mask'): return [bool(o.mask[i,0,t]) for t in range(T)]
+
+@pytest.mark.parametrize('name', EACH)
+@pytest.mark.parametrize('dtype', (torch.float32,torch.bool))
+def test_a_padding_mask_goes_with_the_steps_of_its_sample(name, dtype):
+    m = torch.arange(12)<torch.randint(3,13,(32,1))
+    x = torch.randn(32,12,5)
+    with fm.PlainLoop(fm.MixChoice(*EACH[name](), per_sample=True), MaskedMean(), nn.CrossEntropyLoss()) as loop: b = loop((x,m.to(dtype)), torch.arange(32)%3)
+    assert b.xb[1].dtype==dtype
+    for i,j in enumerate(b.perm.tolist()):
+        own = is_own(b, i, 12)
+        if own is None: want = m[i] if b.lam[i]==1 else m[i]|m[j]
+        else: want = torch.stack([m[i if o else j,t] for t,o in enumerate(own)])
+        assert torch.equal(b.xb[1][i].bool(), want)
+        if own is not None: assert torch.equal(b.xb[0][i], torch.stack([x[i if o else j,t] for t,o in enumerate(own)]))
+
+def dice(p, y):
+    p = p.softmax(1)[:,1]
+    return 1-2*(p*y).sum()/(p.sum()+y.sum()+1)
+
+@pytest.mark.parametrize('mixers,weights', (((fm.CutMix,fm.FMix,None),None), ((None,fm.ResizeMix),None), ((fm.CutMix,fm.MixUp),(1,0))))
+def test_masks_that_are_only_pasted_need_no_lambda(mixers, weights):
+    x,y = torch.arange(16.).view(16,1,1,1).expand(16,1,8,8).contiguous(),torch.arange(16).view(16,1,1).expand(16,8,8).contiguous()
+    mixer,net,said = fm.MixChoice(*[m and m() for m in mixers], weights=weights, per_sample=True),nn.Conv2d(1,2,1),[]
+    learn,seen = watched(x, y, mixer, net, dice, said=said)
+    assert not any('lambda' in o for o in said)
+    for value,((x0,),_,(xm,),(ym,),pred,_,_,_) in zip(learn.losses,seen):
+        assert torch.equal(xm[:,0].round().long(), ym) and (xm!=x0).any()
+        assert value==pytest.approx(dice(pred, ym).item(), abs=1e-6)
+
+def test_masks_that_are_sometimes_interpolated_need_a_known_loss():
+    x,y = torch.randn(16,1,8,8),torch.randint(0,2,(16,8,8))
+    with pytest.raises(ValueError, match='weighted by sample'): watched(x, y, fm.MixChoice(fm.CutMix(), fm.MixUp(), per_sample=True), nn.Conv2d(1,2,1), dice)
+
+def test_a_target_that_was_written_to_before_it_is_mixed_has_not_changed_since():
+    x,y = torch.randn(16,1,8,8),torch.arange(16).view(16,1,1).repeat(1,8,8)
+    class Write(Callback):
+        order = -10
+        def before_batch(self): self.y.add_(0)
+    learn,seen = watched(x, y, fm.MixChoice(fm.CutMix(), fm.MixUp(4.), per_sample=True), nn.Conv2d(1,16,1), nn.CrossEntropyLoss(), Write())
+    for value,(_,(y0,),_,(ym,),pred,perm,lam,_) in zip(learn.losses,seen):
+        y1 = torch.stack([ym[i] if not torch.equal(ym[i], y0[i]) else y0[j] for i,j in enumerate(perm.tolist())])
+        own,other = (F.cross_entropy(pred, t, reduction='none').mean((1,2)) for t in (ym,y1))
+        assert value==pytest.approx((lam*own + (1-lam)*other).mean().item(), abs=1e-5)
+
 # What is shown
 
 def shown(x, y, mixer, **kw):
