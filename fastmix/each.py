@@ -10,6 +10,7 @@ __all__ = ['Plain', 'PerSample']
 # %% ../nbs/27_each.ipynb #a5ff22c5
 import torch
 from copy import copy
+from fastcore.basics import patch
 from .draw import _to
 from .mixer import Mixer
 from .nested import leaves, rebuild
@@ -60,32 +61,38 @@ class PerSample(Mixer):
         for k,(m,o) in enumerate(zip(self.mixers,b.each)): res = self._select(b, k, m._mix_part(x, o), res)
         return res
 
-    def _pasted(self, b, mask, *others):
-        "Each of `others` with `mask` pasted in the samples for which a mixer that pastes was drawn"
-        for k,(m,o) in enumerate(zip(self.mixers,b.each)):
-            if not m._pastes: continue
-            new = m.mix_mask(mask, o)
-            others = [self._select(b, k, new, t) for t in others]
-        return others
+# %% ../nbs/27_each.ipynb #6b5f6296
+@patch
+def _pasted(self:PerSample, b, mask, *others):
+    "Each of `others` with `mask` pasted in the samples for which a mixer that pastes was drawn"
+    for k,(m,o) in enumerate(zip(self.mixers,b.each)):
+        if not m._pastes: continue
+        new = m.mix_mask(mask, o)
+        others = [self._select(b, k, new, t) for t in others]
+    return others
 
-    def _mix_inputs(self, fit, b, parts):
-        "A mask of padding is pasted with its input where a mixer that pastes was drawn, and united elsewhere"
-        plain = leaves(b.xb)
-        super()._mix_inputs(fit, b, parts)
-        new = leaves(b.xb)
-        masks = [i for i in fit.masks if b.cut and new[i] is not plain[i] and b.cut.lies_over(plain[i])]
-        for i in masks: new[i], = self._pasted(b, plain[i], new[i])
-        if masks: b.xb = rebuild(b.xb, new)
+@patch
+def _mix_inputs(self:PerSample, fit, b, parts):
+    "A mask of padding is pasted with its input where a mixer that pastes was drawn, and united elsewhere"
+    plain = leaves(b.xb)
+    super(PerSample, self)._mix_inputs(fit, b, parts)
+    new = leaves(b.xb)
+    masks = [i for i in fit.masks if b.cut and new[i] is not plain[i] and b.cut.lies_over(plain[i])]
+    for i in masks: new[i], = self._pasted(b, plain[i], new[i])
+    if masks: b.xb = rebuild(b.xb, new)
 
-    def _plans(self, fit, learn, b, x):
-        "A mask is pasted if no mixer that may be drawn does anything else, and else has two targets, which are alike where it was pasted"
-        b.masks = fit.find_masks(b, x, self) if self._pastes else []
-        always = all(m._pastes or isinstance(m, Plain) for m,w in zip(self.mixers,self.weights) if w>0)
-        return plan_targets(leaves(b.yb), b.n, b.loss_func, self.stack_y, b.masks if always else ())
+# %% ../nbs/27_each.ipynb #6b5f6298
+@patch
+def _plans(self:PerSample, fit, learn, b, x):
+    "A mask is pasted if no mixer that may be drawn does anything else, and else has two targets, which are alike where it was pasted"
+    b.masks = fit.find_masks(b, x, self) if self._pastes else []
+    always = all(m._pastes or isinstance(m, Plain) for m,w in zip(self.mixers,self.weights) if w>0)
+    return plan_targets(leaves(b.yb), b.n, b.loss_func, self.stack_y, b.masks if always else ())
 
-    def _mix_targets(self, b):
-        plain = leaves(b.yb)
-        b.mix_targets(lambda y: self._pasted(b, y, y)[0])
-        own,partners = leaves(b.yb),leaves(b.yb1)
-        for i in [i for i in b.masks if b.plans[i]!='paste']: own[i],partners[i] = self._pasted(b, plain[i], own[i], partners[i])
-        b.set_targets(own, partners)
+@patch
+def _mix_targets(self:PerSample, b):
+    plain = leaves(b.yb)
+    b.mix_targets(lambda y: self._pasted(b, y, y)[0])
+    own,partners = leaves(b.yb),leaves(b.yb1)
+    for i in [i for i in b.masks if b.plans[i]!='paste']: own[i],partners[i] = self._pasted(b, plain[i], own[i], partners[i])
+    b.set_targets(own, partners)
