@@ -270,7 +270,7 @@ def test_a_target_that_can_be_cut_along_either_dimension_is_said(shape, dims):
 
 STEPS = [ # shape of an input, dims, shape of a target that is weighed by the share, what is said of it
     ((1,6,24),None,(24,),'dims=3'), ((1,6,24),None,(6,),'dims=2'), ((3,4,6,6),(2,3,4),(4,),'dims=2'), ((1,24),None,(12,5),'masks='), ((24,5),1,(12,7),'masks='),
-    ((1,6,24),None,(5,),''), ((1,24),None,(12,),''), ((3,4,6,6),(-2,-1),(4,),'')]
+    ((1,6,24),None,(5,),''), ((1,24),None,(12,),'masks=0'), ((1,24),None,(7,),''), ((20,64),None,(20,),'dims=1'), ((20,64),2,(20,),''), ((3,64),None,(3,),''), ((3,4,6,6),(-2,-1),(4,),'')]
 
 @pytest.mark.parametrize('shape,dims,y_shape,word', STEPS)
 @pytest.mark.parametrize('masks', (None,()))
@@ -319,6 +319,55 @@ def test_a_layout_that_can_be_read_in_two_ways_is_said_once(shape, word, mixer):
 def test_wrong_dims_are_refused(dims, error):
     with pytest.raises(error, match='dims'):
         watched(torch.randn(8,3,4,4), torch.zeros(8).long(), fm.CutMix(dims=dims), nn.Linear(4,3), nn.CrossEntropyLoss())
+
+class Any(nn.Module):
+    "Embeds indices, takes floats as they are, and adds up what it makes of each input"
+    def __init__(self, *xs):
+        super().__init__()
+        self.nets = nn.ModuleList(nn.Linear(o[0].numel(), 3) if o.is_floating_point() else nn.Embedding(9,3) for o in xs)
+    def forward(self, *xs): return sum(f(o.flatten(1)) if o.is_floating_point() else f(o).reshape(len(o),-1,3).mean(1) for f,o in zip(self.nets,xs))
+
+BESIDE = [ # shape of what is cut, dims, shape and dtype of another input that is not pasted, is that said?
+    ((12,5),1,(12,),torch.int64,1), ((3,8,8),None,(8,8),torch.int64,1), ((3,8,8),None,(4,4),torch.int64,1), ((1,6,12),-1,(12,),torch.int64,1), ((1,12),None,(12,),torch.int32,1),
+    ((3,8,8),None,(7,),torch.int64,0), ((3,8,8),None,(7,5),torch.int64,0), ((12,5),1,(),torch.int64,0), ((1,12),None,(4,),torch.int64,0), ((1,64),None,(16,),torch.int64,0),
+    ((1,6,12),-1,(192,),torch.float32,1), ((12,5),1,(12,),torch.float32,1), ((1,12),None,(24,),torch.float32,1), ((1,12),None,(7,),torch.float32,0),
+    ((1,12),None,(4,),torch.float32,0), ((3,8,8),None,(16,),torch.float32,0), ((3,8,8),None,(8,8),torch.float32,1)]
+
+@pytest.mark.parametrize('shape,dims,other,dtype,n', BESIDE)
+@pytest.mark.parametrize('named', (False,True))
+def test_what_may_run_along_the_cut_and_is_not_pasted_is_said_once(shape, dims, other, dtype, n, named):
+    y = torch.randint(1, 9, (16,*other)).to(dtype)
+    xs = torch.randn(16, *shape),y+torch.rand(y.shape) if dtype is torch.float32 else y
+    said = []
+    watched(xs, torch.arange(16)%3, fm.CutMix(dims=dims, inputs=(0,1) if named else None), Any(*xs), nn.CrossEntropyLoss(), n=2, said=said)
+    said = [o for o in said if 'inputs=' in o]
+    assert len(said)==(0 if named else n)
+    for o in said: assert str((8,*other)) in o and 'what is cut' in o
+
+@pytest.mark.parametrize('mixer', (fm.CutMix,fm.FMix,fm.ResizeMix))
+@pytest.mark.parametrize('shape,dims,ys,words', (((1,24),None,((24,),(24,)),('target 0','target 1','masks=(0, 1)')), ((1,24),None,((),(24,)),('target 1','masks=1')),
+    ((1,24),None,((24,),(12,)),('target 0','target 1','masks=0','masks=(0, 1)')), ((1,24),None,((12,),(6,)),('target 0','target 1','masks=0','masks=1')),
+    ((1,16,16),None,((8,8),(4,4)),('target 0','target 1','masks=(0, 1)','in proportion')), ((1,6,40),-1,((10,),()),('target 0','masks=0')),
+    ((20,64),None,((20,),()),('target 0','dims=1')), ((6,3,8,8),None,((6,),()),('target 0','dims=1'))))
+def test_every_target_that_may_be_a_mask_is_said_once(mixer, shape, dims, ys, words):
+    ys,said = [torch.randint(0, 2, (16,*s)) for s in ys],[]
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(()))
+        def forward(self, x): return x+self.w
+    watched(torch.randn(16,*shape), tuple(ys), mixer(dims=dims), Net(), lambda p,*ys: p.mean(), n=2, said=said)
+    said = [o for o in said if 'masks=()' in o]
+    for w in words: assert sum(w in o for o in said)==1
+
+@pytest.mark.parametrize('y_shape', ((12,),(6,),(48,)))
+def test_labels_at_another_rate_are_pasted_where_they_are_named(y_shape):
+    x,y = torch.randn(8,1,24),torch.randint(0, 5, (8,*y_shape))
+    with fm.PlainLoop(fm.CutMix(masks=0), nn.Identity(), lambda p,y: p.sum()) as loop: b = loop(x, y)
+    at = torch.arange(y_shape[0])*24//y_shape[0]
+    for i,j in enumerate(b.perm.tolist()):
+        lo,hi = b.boxes[i,0].tolist()
+        assert torch.equal(b.yb[0][i], torch.where((at>=lo)&(at<hi), y[j], y[i]))
 
 # Masks keep their values
 
