@@ -41,7 +41,7 @@ def _fixed(func, args, kw, draw, q):
     if name in ('randint','randint_like','random'):
         low,high = ([0]+[o for o in args if isinstance(o, int)])[-2:] if any(isinstance(o, int) for o in args) else (0,2)
         return _fill(draw(), min(int(low+(high-low)*q), high-1))
-    if name=='randperm': return (o:=draw()).copy_(torch.arange(len(o)).flip(0))
+    if name=='randperm': return (o:=draw()).copy_(torch.arange(len(o), device=o.device).flip(0))
     if name=='bernoulli':
         p = arg(0, 'p', None)
         if x.numel()==1: return _fill(x if func.__name__.startswith('bernoulli_') else x.clone(), float(q<(x if p is None else p)))
@@ -52,7 +52,7 @@ def _fixed(func, args, kw, draw, q):
     if name=='normal':
         if func.__name__.startswith('normal_'): return _fill(x, arg(0, 'mean', 0.)+_normal(q)*arg(1, 'std', 1.))
         std = arg(0, 'std', 1.)
-        if isinstance(x, Tensor) or isinstance(std, Tensor): return draw().copy_(torch.as_tensor(x)+_normal(q)*torch.as_tensor(std))
+        if isinstance(x, Tensor) or isinstance(std, Tensor): return draw().copy_(x+_normal(q)*std)
     if name=='multinomial':
         k = draw().shape[-1]
         return x.topk(k, -1)[1] if k>1 and not arg(1, 'replacement', False) else _category(x, q).expand_as(draw()).clone()

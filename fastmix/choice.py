@@ -42,8 +42,8 @@ class MixChoice(Mixer):
         return chosen and chosen.mixed_batch(learn)
 
     def _pick(self, fit):
-        k = torch.multinomial(torch.tensor(self._odds), 1, generator=fit.cpu_generator).item() if len(self._odds)>1 else 0
-        return self._choices[k]
+        odds = torch.tensor(self._odds, dtype=torch.float32, device='cpu')
+        return self._choices[torch.multinomial(odds, 1, generator=fit.cpu_generator).item() if len(odds)>1 else 0]
 
     def _begin(self, learn):
         super()._begin(learn)

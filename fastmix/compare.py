@@ -66,7 +66,7 @@ def fingerprint(
     "A number that tells initial weights apart: a projection of the first values of each tensor"
     state = [o for o in model.state_dict().values() if isinstance(o, Tensor) and o.is_floating_point()]
     ts = [o.detach().flatten()[:1000].double().cpu() for o in state]
-    return sum((t * (torch.arange(len(t))+i+1.).sin()).sum().item() for i,t in enumerate(ts))
+    return sum((t * (torch.arange(len(t), dtype=torch.float32, device='cpu')+i+1.).sin()).sum().item() for i,t in enumerate(ts))
 
 # %% ../nbs/39_compare.ipynb #e93eaa21
 def _build(get_learner, seed, metrics):

@@ -11,7 +11,7 @@ __all__ = ['Cut', 'layout_doubts']
 import torch
 from torch import Tensor
 from fastcore.basics import patch
-from .nested import kind_of
+from .nested import is_float, is_index, kind_of
 from .paste import cut_dims, spatial
 
 # %% ../nbs/14_cut.ipynb #c07d0002
@@ -22,7 +22,7 @@ class Cut:
         dims=None, # The mixer's setting
         scales:bool=True # Can the mixer cut at another resolution?
     ):
-        self.dims,self.ndim,self.scales = dims,x.ndim,scales
+        self.dims,self.shape,self.ndim,self.scales = dims,x.shape,x.ndim,scales
         self.own,self.size = cut_dims(x, dims),spatial(x, dims)
         self.grid = self.size
 
@@ -33,10 +33,22 @@ class Cut:
 
     def input_doubt(self, x):
         "Why the input `x` may have to be cut otherwise; empty if there is no doubt"
-        if x.ndim==self.ndim or x.ndim==2 and x.shape[1:]!=self.size: return ''
-        if not self.cuts(x): return f"interpolates {kind_of(x)}, which has other dimensions than what is cut, with the sizes {self.size}"
+        if is_index(x): return self._index_doubt(x)
+        if x.ndim==self.ndim or x.ndim==2 and not self._may_be_steps(x): return ''
+        row = f" (with {self.ndim} dimensions it is cut too)" if x.ndim==2 else ''
+        if not self.cuts(x): return f"interpolates {kind_of(x)}, which has other dimensions than what is cut, with the sizes {self.size}{row}"
         same = self.size==tuple(x.shape[d] for d in self.input_dims(x))
         return '' if same else f"cuts {kind_of(x)} along {self.input_dims(x)}, in proportion to an input that has the sizes {self.size} there"
+
+    def _index_doubt(self, x):
+        "The same for indices, which are mixed by the share of the whole wherever they are mixed"
+        if not (self.lies_over(x) or len(self.size)>1 and self.mask_dims(x)): return ''
+        return (f"mixes {kind_of(x)} inside the model by the share of the whole, though it may run along what is cut, with the sizes {self.size} "
+            f"(as floats with {self.ndim} dimensions, such as one-hot, it is cut too)")
+
+    def _may_be_steps(self, x):
+        "Is the row of numbers `x` as long as a single dimension that is cut, or a multiple of it?"
+        return len(self.size)==1 and x.shape[1]%self.size[0]==0
 
     def sees(self, t, dims):
         "Does `t` have the sizes that are cut, or multiples or whole fractions of them, in `dims`?"
@@ -87,11 +99,15 @@ def mask_dims(self:Cut, y):
 
 # %% ../nbs/14_cut.ipynb #8990b441
 @patch
-def step_doubt(self:Cut, y):
-    "Why the target `y`, which is not pasted, may be a label of each step; empty if there is no doubt"
-    if len(self.size)==1: return "it may be a label of each step at another rate: then say masks=" if y.ndim>2 and self.ways(y) else ''
-    along = [d for d,s in zip(self.own,self.size) if y.ndim>1 and s in (y.shape[1],y.shape[-1])]
-    return along and f"it may be a label of each step of dimension {along[-1]}: then dims={along[-1]} cuts along that alone, and pastes it"
+def step_doubt(self:Cut, y, masks=0):
+    "Why the target `y`, which is not pasted, may be a label of each step; `masks` would name it. Empty if there is no doubt"
+    if y.ndim<2: return ''
+    ends = y.shape[1],y.shape[-1]
+    along = [d for d,s in zip(self.own,self.size) if s in ends] if len(self.size)>1 else []
+    if self.dims is None and not is_float(y) and self.shape[1]>4 and self.shape[1] in ends: along.append(1) # fewer are channels
+    if along: return f"it may be a label of each step of dimension {along[-1]}: then dims={along[-1]} cuts along that alone, and pastes it"
+    near = len(self.size)==1 and (y.ndim>2 or not is_float(y)) and self.ways(y)
+    return f"it may be a label of each step at another rate: then name the masks, as in {masks=}, to paste it in proportion" if near else ''
 
 @patch
 def mask_doubt(self:Cut, y):

@@ -92,7 +92,8 @@ def draw_box(ax, y, x):
 def draw_edge(ax, b, i, shape, t=None, last=False):
     "Outline what was pasted into sample `i` of the batch `b`, a box or a mask, which is drawn with the `shape` `(C,H,W)`, `(C,D,H,W)` or, with time in dimension `t`, of a clip"
     if 'each' in vars(b): return draw_edge(ax, b.each[vars(b)['pick'][i]], i, shape, t, last)
-    cut,(H,W),mask = {d+last:o for d,o in cut_of(b, i).items()},shape[-2:],vars(b).get('mask')
+    own = [*range(2, len(shape)+1),1] if last else [*range(1, len(shape)+1)] # from dimensions of the batch to those of `(C,H,W)`
+    cut,(H,W),mask = {own[d-1]:o for d,o in cut_of(b, i).items()},shape[-2:],vars(b).get('mask')
     shown = frames(shape[t]) if t is not None else [shape[1]//2]
     depth = t+1 if t is not None else 2 if len(shape)==4 else None # dimension of the batch
     down,across = len(shape)-1,len(shape)
@@ -102,7 +103,8 @@ def draw_edge(ax, b, i, shape, t=None, last=False):
             x = cut.get(across, (0,W))
             draw_box(ax, cut.get(down, (0,H)), [o+k*W for o in x])
     if mask is None: return
-    m = mask.expand(b.n, *[-1]*(mask.ndim-1))[i].reshape([o if d+1 in cut else 1 for d,o in enumerate(shape)]).expand(shape).cpu().float()
+    m = mask.expand(b.n, *[-1]*(mask.ndim-1))[i].reshape([shape[d-1] if d in cut else 1 for d in own])
+    m = (m.movedim(-1, 0) if last else m).expand(shape).cpu().float()
     m = (strip(m, t) if t is not None else m if m.ndim<4 else m[:,shown[0]])[0]
     if 0<m.mean()<1: ax.contour(m, [0.5], colors='white', linewidths=0.8)
 

@@ -8,8 +8,9 @@ All mixers work on the whole batch with the same partners, and each sample takes
 __all__ = ['Plain', 'PerSample']
 
 # %% ../nbs/27_each.ipynb #a5ff22c5
-import itertools, torch
+import torch
 from copy import copy
+from fastcore.basics import patch
 from .draw import _to
 from .mixer import Mixer
 from .nested import leaves, rebuild
@@ -18,7 +19,7 @@ from .targets import plan_targets
 # %% ../nbs/27_each.ipynb #6b5f6294
 class Plain(Mixer):
     "No mix: every sample keeps all of itself"
-    def draw(self, x, b): b.lam = torch.ones(b.n_lam, device=x.device)
+    def draw(self, x, b): b.lam = torch.ones(b.n_lam, dtype=torch.float32, device=x.device)
     def mix(self, x, b): return x
 
 class PerSample(Mixer):
@@ -44,7 +45,8 @@ class PerSample(Mixer):
 
     def draw(self, x, b):
         "A mixer for each sample, and what each mixer draws"
-        b.pick = _to(torch.multinomial(torch.tensor(self.weights).expand(b.n, -1), 1, generator=b.cpu_generator)[:,0], x.device)
+        odds = torch.tensor(self.weights, dtype=torch.float32, device='cpu').expand(b.n, -1)
+        b.pick = _to(torch.multinomial(odds, 1, generator=b.cpu_generator)[:,0], x.device)
         b.each = [copy(b) for _ in self.mixers]
         for m,o in zip(self.mixers,b.each):
             o.alpha = m._alpha_now(b.pct)
@@ -59,16 +61,38 @@ class PerSample(Mixer):
         for k,(m,o) in enumerate(zip(self.mixers,b.each)): res = self._select(b, k, m._mix_part(x, o), res)
         return res
 
-    def _plans(self, fit, learn, b, x):
-        ys = leaves(b.yb)
-        b.masks = fit.find_masks(b, x, self) if self._pastes else []
-        return plan_targets(ys, b.n, b.loss_func, self.stack_y)
+# %% ../nbs/27_each.ipynb #6b5f6296
+@patch
+def _pasted(self:PerSample, b, mask, *others):
+    "Each of `others` with `mask` pasted in the samples for which a mixer that pastes was drawn"
+    for k,(m,o) in enumerate(zip(self.mixers,b.each)):
+        if not m._pastes: continue
+        new = m.mix_mask(mask, o)
+        others = [self._select(b, k, new, t) for t in others]
+    return others
 
-    def _mix_targets(self, b):
-        "Where a mixer that pastes was drawn, a mask is pasted; elsewhere it is mixed as other targets are"
-        plain = leaves(b.yb)
-        super()._mix_targets(b)
-        own,partners = leaves(b.yb),leaves(b.yb1)
-        for i,(k,(m,o)) in itertools.product(b.masks, enumerate(zip(self.mixers,b.each))):
-            if m._pastes: own[i],partners[i] = (self._select(b, k, m.mix_mask(plain[i], o), t) for t in (own[i],partners[i]))
-        b.yb,b.yb1 = rebuild(b.yb, own),rebuild(b.yb1, partners)
+@patch
+def _mix_inputs(self:PerSample, fit, b, parts):
+    "A mask of padding is pasted with its input where a mixer that pastes was drawn, and united elsewhere"
+    plain = leaves(b.xb)
+    super(PerSample, self)._mix_inputs(fit, b, parts)
+    new = leaves(b.xb)
+    masks = [i for i in fit.masks if b.cut and new[i] is not plain[i] and b.cut.lies_over(plain[i])]
+    for i in masks: new[i], = self._pasted(b, plain[i], new[i])
+    if masks: b.xb = rebuild(b.xb, new)
+
+# %% ../nbs/27_each.ipynb #6b5f6298
+@patch
+def _plans(self:PerSample, fit, learn, b, x):
+    "A mask is pasted if no mixer that may be drawn does anything else, and else has two targets, which are alike where it was pasted"
+    b.masks = fit.find_masks(b, x, self) if self._pastes else []
+    always = all(m._pastes or isinstance(m, Plain) for m,w in zip(self.mixers,self.weights) if w>0)
+    return plan_targets(leaves(b.yb), b.n, b.loss_func, self.stack_y, b.masks if always else ())
+
+@patch
+def _mix_targets(self:PerSample, b):
+    plain = leaves(b.yb)
+    b.mix_targets(lambda y: self._pasted(b, y, y)[0])
+    own,partners = leaves(b.yb),leaves(b.yb1)
+    for i in [i for i in b.masks if b.plans[i]!='paste']: own[i],partners[i] = self._pasted(b, plain[i], own[i], partners[i])
+    b.set_targets(own, partners)

@@ -25,7 +25,7 @@ from .parts import Parts, may_be_mask, may_be_no_quantity
 from .reads import loss_reads, state_of
 
 # %% ../nbs/19_fits.ipynb #313c2434
-def _seed(generator): return torch.randint(2**48, (), device=getattr(generator, 'device', None), generator=generator).item()
+def _seed(generator): return torch.randint(2**48, (), device=getattr(generator, 'device', 'cpu'), generator=generator).item()
 
 def rank_generator(
     generator, # The user's, or None for PyTorch's own
@@ -257,7 +257,7 @@ def find_masks(self:Fit,
     self.say('layout', dims is None and hasattr(mixer, 'dims') and (why := layout_doubts(x)) and f"{type(mixer).__name__} {why}")
     res = self._likely_masks(ys, cut, mixer) if mixer.masks is None else _named_masks(mixer.masks, ys, cut)
     for k in res: self.say(('layout',k), (why := cut.mask_doubt(ys[k])) and f"{type(mixer).__name__} {why}")
-    if mixer.inputs is None: self._say_input_doubts(cut, mixer, [(i,ts[i]) for i in b.parts.direct if i not in self.masks])
+    if mixer.inputs is None: self._say_input_doubts(cut, mixer, [(i,ts[i]) for i in b.parts.direct+b.parts.inside if i not in self.masks])
     inputs = [ts[i] for i in b.parts.direct if i not in self.masks and cut.cuts(ts[i])]
     cut.set_grid([(t,cut.input_dims(t)) for t in inputs] + [(ys[k],cut.mask_dims(ys[k])) for k in res])
     return res
@@ -266,22 +266,19 @@ def find_masks(self:Fit,
 @patch
 def _likely_masks(self:Fit, ys, cut, mixer):
     "The targets that are masks by their shapes; what may be a coincidence is said once"
-    res,D,who = [],len(cut.size),type(mixer).__name__
-    for k,y in enumerate(ys):
-        if not isinstance(y, torch.Tensor): continue
-        if cut.lies_over(y):
-            res.append(k)
-            if D==1: self.say('1-D', f"{who} takes target {k}, {kind_of(y)}, for a label of each of the {cut.size[0]} steps "
-                f"of the input, and pastes it: say masks={k} if it is, and masks=() if it is not")
-        elif D>1 and y.ndim>D+is_float(y) and cut.mask_dims(y):
-            res.append(k)
-            self.say('proportion', f"{who} takes target {k}, {kind_of(y)}, for a mask of an input of the sizes {cut.size} at another "
-                f"resolution, and pastes it in proportion: name the masks, as in masks={tuple(range(len(ys)))}, if it is, and masks=() if it is not")
-        else:
-            check_mask(y, cut.size)
-            why = cut.step_doubt(y)
-            self.say('steps', why and f"{who} weights target {k}, {kind_of(y)}, by the share of the whole, but {why}; masks=() says that it is none")
-    return res
+    D,who,given = len(cut.size),type(mixer).__name__,{k:y for k,y in enumerate(ys) if isinstance(y, torch.Tensor)}
+    same = [k for k,y in given.items() if cut.lies_over(y)]
+    near = [k for k,y in given.items() if k not in same and D>1 and y.ndim>D+is_float(y) and cut.mask_dims(y)]
+    masks = sorted(same+near)
+    def _taken(ks): return f"{who} takes {' and '.join(f'target {k}, {kind_of(ys[k])},' for k in ks)} for"
+    way = f"masks={masks[0] if len(masks)==1 else tuple(masks)} if this is right, and masks=() if none is a mask"
+    if same and D==1: self.say('1-D', f"{_taken(same)} labels of the {cut.size[0]} steps of the input, and pastes them: say {way}")
+    if near: self.say('proportion', f"{_taken(near)} masks of an input of the sizes {cut.size} at another resolution, and pastes them in proportion: say {way}")
+    for k in [k for k in given if k not in masks]:
+        check_mask(ys[k], cut.size)
+        why = cut.step_doubt(ys[k], tuple(sorted([*masks,k])) if masks else k)
+        self.say(('steps',k), why and f"{who} weights target {k}, {kind_of(ys[k])}, by the share of the whole, but {why}; masks=() says that it is none")
+    return masks
 
 # %% ../nbs/19_fits.ipynb #aa11bb23
 @patch

@@ -28,11 +28,10 @@ def fourier_masks(
 )->torch.Tensor: # Bool `(n,1,S1,...,SD)`, True for what each sample keeps; True for `lam` of the pixels, rounded
     "Masks of the highest values of noise with amplitudes `frequency**-decay`"
     dev,n = lam.device,len(lam)
-    freqs = torch.meshgrid(*[torch.fft.fftfreq(s) if i<len(size)-1 else torch.fft.rfftfreq(s) for i,s in enumerate(size)], indexing='ij')
-    amp = torch.stack(freqs).norm(dim=0).clamp(min=1/max(size)).pow(-decay).to(dev, non_blocking=True)
-    shape = (n,*amp.shape,2)
-    noise = _to(torch.randn(shape, device=dev if generator is None else generator.device, generator=generator), dev)
-    field = torch.fft.irfftn(torch.view_as_complex(noise)*amp, s=tuple(size)).flatten(1)
+    axes = [(torch.fft.fftfreq if i<len(size)-1 else torch.fft.rfftfreq)(s, dtype=torch.float32, device='cpu') for i,s in enumerate(size)]
+    amp = _to(torch.stack(torch.meshgrid(*axes, indexing='ij')).norm(dim=0).clamp(min=1/max(size)).pow(-decay), dev)
+    noise = torch.randn(n, *amp.shape, 2, dtype=torch.float32, device=dev if generator is None else generator.device, generator=generator)
+    field = torch.fft.irfftn(torch.view_as_complex(_to(noise, dev))*amp, s=tuple(size)).flatten(1)
     rank = field.argsort(1, descending=True).argsort(1)
     return (rank < (lam*field.shape[1]).round()[:,None]).view(n, 1, *size)
 

@@ -67,7 +67,7 @@ class ManifoldMixUp(MixUp):
         at_index = fit.hooks.places[fit.index].modules if fit.index>=0 else None # which may have been found twice
         inside = [i for i,p in enumerate(fit.hooks.places) if p.modules!=at_index]
         places = ([fit.index] if fit.mix_input or not inside else []) + inside
-        return places[torch.randint(len(places), (), generator=fit.cpu_generator).item()]
+        return places[torch.randint(len(places), (), device='cpu', generator=fit.cpu_generator).item()]
 
 def check_layers(layers):
     "Raise for what can't name layers"

@@ -107,15 +107,15 @@ def _weighted_only(y, y1, lam):
 
 # %% ../nbs/03_mix.ipynb #91618d7d
 def mix_targets(
-    y:Tensor, # Targets `(B,...)`: integer class indices, or floating point
+    y:Tensor, # Targets `(B,...)`: integer class indices, floating point or complex
     y1:Tensor, # Partners' targets, of the same shape
     lam, # `(B,)`, `(1,)` or a number
     num_classes:int=None # How many classes; needed for integer targets
-)->Tensor: # Floating point: for integers one-hot `(B,num_classes,...)`, else of the shape of `y`
+)->Tensor: # For integers one-hot `(B,num_classes,...)` in float32, else of the shape and dtype of `y`
     "`lam*y + (1-lam)*y1`, integer targets made one-hot first (classes in dimension 1, as PyTorch's losses want them)"
     if y.shape!=y1.shape: raise ValueError(f"Expected y and y1 of one shape, but got {tuple(y.shape)} and {tuple(y1.shape)}")
-    if not y.is_floating_point():
+    if not (y.is_floating_point() or y.is_complex()):
         if num_classes is None: raise ValueError(f"Expected num_classes, to make integer targets dense, but got {y.dtype} without it")
         y,y1 = (F.one_hot(o.long(), num_classes).movedim(-1, 1 if o.ndim else -1).float() for o in (y,y1))
-    lam = over_samples(check_lam(lam, y.shape[0], y.device), y)
+    lam = over_samples(check_lam(lam, y.shape[0], y.device), y.real if y.is_complex() else y)
     return (lam*y).where(lam>0, 0) + ((1-lam)*y1).where(lam<1, 0)

@@ -56,13 +56,18 @@ def stack_inputs(self:MixedBatch):
     partners = [take(o, self.perm) if has_samples(o, self.n) else o for o in leaves(self.xb)]
     self.xb = (*self.xb, *rebuild(self.xb, partners), self.lam)
 
+@patch
+def set_targets(self:MixedBatch, own, partners):
+    "Take these as the own and the partners' targets, and remember how often each was written to"
+    self.yb,self.yb1 = rebuild(self.yb, own),rebuild(self.yb, partners)
+    self.versions = [y._version if isinstance(y, Tensor) else 0 for y in own]
+
 # %% ../nbs/16_mixed.ipynb #74f715bc
 @patch
 def mix_targets(self:MixedBatch, mix_mask):
     "Set the own and the partners' targets; where a target is mixed already they are the same"
     own,partners = zip(*[self._mix_target(y, p, mix_mask) for y,p in zip(leaves(self.yb),self.plans)]) if self.plans else ((),())
-    self.yb,self.yb1 = rebuild(self.yb, own),rebuild(self.yb, partners)
-    self.versions = [y._version if isinstance(y, Tensor) else 0 for y in own]
+    self.set_targets(own, partners)
 
 @patch
 def _mix_target(self:MixedBatch, y, plan, mix_mask):
@@ -158,7 +163,8 @@ def draw_partners(
 )->Tensor: # LongTensor `(B,)`
     "The partner of each sample: one random cycle, or what `pair` says; raises ValueError unless that is a permutation"
     if pair is None: return draw_perm(b.n, device, b.generator)
-    perm = torch.as_tensor(pair(b.yb, b.generator))
+    perm = pair(b.yb, b.generator)
+    if not isinstance(perm, Tensor): perm = torch.as_tensor(perm, device='cpu')
     bad = perm.shape!=(b.n,) or perm.is_floating_point() or perm.dtype is torch.bool
     if bad or perm.device.type=='cpu' and sorted(perm.tolist())!=[*range(b.n)]: raise ValueError(
         f"Expected pair to return each index below {b.n} once, as a LongTensor ({b.n},), but got {kind_of(perm)}")

@@ -129,7 +129,7 @@ def _applies_now(self:Mixer, learn, fit):
     "Is this batch to be mixed?"
     pct = getattr(learn, 'pct_train', 0.)
     if not self.start<=pct<=self.end or pct==self.end<1: return False
-    return self.p==1 or torch.rand((), generator=fit.cpu_generator).item()<self.p
+    return self.p==1 or torch.rand((), dtype=torch.float32, device='cpu', generator=fit.cpu_generator).item()<self.p
 
 # %% ../nbs/21_mixer.ipynb #74ad6961
 @patch

@@ -20,7 +20,7 @@ from .drawing import (cut_of, cut_short, draw_edge, draw_image, draw_mask, draw_
     frames, mask_picture, strip, time_dim)
 from .mixed import MixedBatch
 from .mixer import Mixer
-from .nested import has_samples, is_float, is_index, leaves, rebuild
+from .nested import has_samples, is_float, is_index, leaves, named_leaves, rebuild
 
 # %% ../nbs/33_pictures.ipynb #2ee3dca8
 class Stand:
@@ -82,7 +82,7 @@ def label(
     if isinstance(y, float): return f'of {y:.4g}'
     if isinstance(y, int) and vocab: y = vocab[y]
     if isinstance(y, str) or not hasattr(y, '__iter__'): return cut_short(str(y))
-    words = [label(o, vocab) for o in y] or ['none']
+    words = [label(o, vocab) for o in y if o is not None] or ['none']
     start = 'of ' if all(o.startswith('of ') for o in words) else ''
     return cut_short(start + '; '.join(o.removeprefix(start) for o in words if o))
 
@@ -103,8 +103,12 @@ def _shown(o):
 
 def _pick(b, idx, n): return rebuild(b, [_shown(o[idx]) if has_samples(o, n) else o for o in leaves(b)])
 
+def _flat(ys, n): return ts if len(ts := leaves(tuple(ys)))==n else list(ys) # decoded, one target may be several
+
 # %% ../nbs/33_pictures.ipynb #b575b782
 def _decodes(dl): return hasattr(dl, 'show_batch') and 'show' in inspect.signature(dl.show_batch).parameters # other packages' only draw
+
+def _is_keyed(b): return any(isinstance(k, str) for path,_ in named_leaves(b) for k in path)
 
 def decoded(
     dl, # A data loader
@@ -114,13 +118,13 @@ def decoded(
 )->list: # Of samples, each with a list of inputs and a list of targets
     "What `show_batch` would show"
     n_inp = n_inp or getattr(dl, 'n_inp', max(1, len(b)-1))
-    if not _decodes(dl) or any(isinstance(o, dict) for o in b): its = [_pick(b, i, n) for i in range(n)]
+    if not _decodes(dl) or _is_keyed(b): its = [_pick(b, i, n) for i in range(n)]
     else:
         x,_,its = dl.show_batch(b, max_n=n, show=False)
         if its is None:
             rows = x.new(x.all_cols).decode().items
             return [([o[list(x.x_names)]], [o[k] for k in x.y_names]) for _,o in rows.iterrows()]
-    return [(leaves(o[:n_inp]), list(o[n_inp:])) for o in its]
+    return [(leaves(o[:n_inp]), _flat(o[n_inp:], len(leaves(b[n_inp:])))) for o in its]
 
 # %% ../nbs/33_pictures.ipynb #f327c569
 def kind(
@@ -203,7 +207,7 @@ def draw_pixels(self:Seen, ax, which, j, i, o):
 @patch
 def draw_masks(self:Seen, ax, which, i, o, t=None):
     "Draw the masks of sample `i`: the pasted mask, or both masks, each as strong as its weight"
-    for j,new in enumerate(self.new_y):
+    for j,new in enumerate(self.new_y[:len(self.own[i][1])]):
         a,b,y = (getattr(self, w)[i][1][j] for w in ('own','other',which))
         if not isinstance(a, Tensor) or not a.ndim: continue
         every = [getattr(self, w)[q][1][j] for w in ('own','other') for q in range(self.n)] # one colour for a class in all pictures

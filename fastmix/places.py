@@ -143,9 +143,9 @@ def _layers_before(proof):
     "How many layers with weights have run when each call ends"
     def carries(c): return _is_layer(c.m) and any(isinstance(d, BatchDim) for d in proof.places[c.m])
     wraps = {id(p) for c in proof.calls if carries(c) for p in _parents(c)}
-    return torch.tensor([carries(c) and id(c) not in wraps for c in proof.calls]).cumsum(0).tolist()
+    return torch.tensor([carries(c) and id(c) not in wraps for c in proof.calls], device='cpu').cumsum(0).tolist()
 
-def _evenly(o, most): return [o[i] for i in torch.linspace(0, len(o)-1, min(most, len(o))).round().int().tolist()]
+def _evenly(o, most): return [o[i] for i in torch.linspace(0, len(o)-1, min(most, len(o)), device='cpu').round().int().tolist()]
 
 # %% ../nbs/13_places.ipynb #c7b5cb40
 def _search(proof, names, part, enough, swap=(), most=6, budget=26):

@@ -109,7 +109,7 @@ def _begin(self:Proof):
     xs = leaves(self.xb)
     self.parts = [i for i,o in enumerate(xs) if has_samples(o, self.n)]
     rows = pick_rows([xs[i] for i in self.parts], self.n, 7)
-    copies,taken = torch.tensor([rows[:i].count(r) for i,r in enumerate(rows)]),torch.tensor(rows)
+    copies,taken = (torch.tensor(o, device='cpu') for o in ([rows[:i].count(r) for i,r in enumerate(rows)],rows))
     plain = [o[taken.to(o.device)].detach() if i in self.parts else o for i,o in enumerate(xs)]
     self.plain = plain
     varied,falling = ([vary(o, copies, self.pads, sort) if i in self.parts else o for i,o in enumerate(plain)] for sort in (False,True))

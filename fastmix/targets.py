@@ -93,13 +93,13 @@ def doubts(
     loss_func=None # That compares it with predictions
 )->str: # Empty if there are none
     "Why `y` may be no quantity that can be interpolated"
-    if pred is not None and isinstance(pred, Tensor) and pred.ndim>1 and pred.ndim==y.ndim+1:
+    if isinstance(pred, Tensor) and not y.is_complex() and pred.ndim>1 and pred.ndim==y.ndim+1:
         classes = next((pred.shape[a] for a in (1,-1) if y.shape==(*pred.shape[:a%pred.ndim],*pred.shape[a%pred.ndim+1:])), 0)
         if classes>1 and bool(((y==y.round()) & (y>=0) & (y<classes)).all()):
             return f"they are whole numbers below {classes}, the number of classes in the predictions: if they are classes, pass them as integers"
+    share = "the share of pasted pixels says little about a quantity: use MixUp, or stack_y=True, which mixes both losses"
+    if y.is_complex(): return share if pastes else ''
     low = y<0
     if bool(low.any()) and bool(((y==-1) | (y>=0) & (y<=1)).all()) and bool((y>=0).any()):
         return "they are -1 beside numbers in [0, 1]: if -1 stands for an unknown label, use stack_y=True, which mixes both losses"
-    if pastes and (is_regression(loss_func) or bool(((y<0) | (y>1)).any())):
-        return "the share of pasted pixels says little about a quantity: use MixUp, or stack_y=True, which mixes both losses"
-    return ''
+    return share if pastes and (is_regression(loss_func) or bool(((y<0) | (y>1)).any())) else ''

@@ -29,10 +29,10 @@ def _check_batch(x):
         "Pass x.float() (x.dequantize() if quantised), scaled as your model wants it, or mix embeddings instead of indices")
     if not x.numel(): raise ValueError(f"Expected a batch of at least 1 sample with at least 1 value, but got x of shape {tuple(x.shape)}")
 
-def _tensor(o, name):
-    "`o` as a Tensor, new ones on the processor whatever the default device"
+def _tensor(o, name, dtype=None):
+    "`o` as a Tensor, new ones on the processor whatever the default device; numbers that have no dtype of their own get `dtype`"
     if isinstance(o, Tensor): return o
-    try: return torch.as_tensor(o, device='cpu')
+    try: return torch.as_tensor(o, device='cpu', dtype=None if hasattr(o, 'dtype') else dtype)
     except (TypeError, ValueError, RuntimeError) as e:
         raise TypeError(f"Expected {name} as a Tensor, or as numbers that make one, but got {_kind(o)}: {e}") from e
 
@@ -77,7 +77,7 @@ def check_lam(
     device=None # Where it is needed; by default on the processor
 )->Tensor: # float32, with shape `(1,)` or `(n,)`
     "`lam` as a tensor, or an error that says what is wrong with it"
-    lam = _tensor(lam, 'lam')
+    lam = _tensor(lam, 'lam', torch.float32)
     lam = lam.reshape(1) if lam.ndim==0 else lam
     if lam.ndim!=1 or lam.shape[0] not in (1,n) or lam.is_complex():
         raise ValueError(f"Expected lam to be a number or of shape ({n},), but got {lam.dtype} of shape {tuple(lam.shape)}")

@@ -1,8 +1,10 @@
 "What else people mix, each against a slow oracle that knows only the plain batch and what was drawn for it"
-import warnings, pytest, torch, torch.nn.functional as F
+import itertools, warnings, pytest, torch, torch.nn.functional as F
 from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
 from fastai.basics import Callback, DataLoaders, Learner
 from fastai.callback.training import GradientAccumulation
+from fastai.losses import CrossEntropyLossFlat
 import fastmix.all as fm
 from helpers import fit
 
@@ -94,6 +96,81 @@ def test_accuracy_of_the_second_of_two_targets():
     assert learn.recorder.values[-1][1]==pytest.approx(sum(hits)/len(hits), abs=1e-5)
     with pytest.raises(TypeError, match='counts classes'):
         watched(torch.randn(16,4), (value,group), fm.MixUp(per_sample=False), Two(), lambda p,v,c: p[0].sum(), metrics=fm.MixAccuracy())
+
+class Fixed(nn.Module):
+    "These predictions, whatever the input, and one weight"
+    def __init__(self, pred):
+        super().__init__()
+        self.pred,self.w = pred,nn.Parameter(torch.zeros(()))
+    def forward(self, x): return tree_map(lambda o: o+self.w, self.pred)
+
+def accuracies(pred, y, /, loss=lambda p,*y: tree_leaves(p)[0].sum(), **kw):
+    "Accuracy over one mixed batch, what was drawn for it, and over the same batch unmixed"
+    n = len(tree_leaves(y)[0])
+    rows = [tree_map(lambda o: o[i], y) for i in range(n)]
+    dls = DataLoaders.from_dsets(*[[(torch.randn(4),*(r if isinstance(r, tuple) else (r,))) for r in rows]]*2, bs=n, device='cpu', num_workers=0,
+        shuffle=(False,False))
+    dls.n_inp = 1
+    learn = Learner(dls, Fixed(pred), loss_func=loss, cbs=fm.MixUp(4., per_sample=False), metrics=fm.MixAccuracy(**kw))
+    learn.recorder.train_metrics = True
+    fit(learn, 1, lr=0.)
+    return learn.recorder.values[0][1],learn.mixer,learn.recorder.values[0][3]
+
+AGE,SEX = torch.tensor([0,1,2,0]),torch.tensor([1,1,0,2])
+def scores(y): return F.one_hot(y, 3)*9.
+HEADS = [ # predictions of which those of AGE are right, targets, settings, the target that is right
+    (dict(sex=scores(SEX), age=scores(AGE)), dict(age=AGE, sex=SEX), {}, AGE),
+    (dict(sex=scores(SEX), age=scores(AGE)), dict(age=AGE, sex=SEX), dict(target=1), SEX),
+    (dict(sex=scores(SEX), age=scores(AGE)), dict(age=AGE, sex=SEX), dict(target='age'), AGE),
+    (dict(features=torch.randn(4,3), sex=scores(SEX), age=scores(AGE)), dict(age=AGE, sex=SEX), dict(target='sex'), SEX),
+    (dict(features=torch.randn(4,3), logits=scores(AGE)), AGE, dict(pred='logits'), AGE), ((torch.randn(4,8),scores(AGE)), AGE, dict(pred=1), AGE),
+    ((scores(AGE),scores(SEX)), (AGE,SEX), dict(target=1), SEX), ((scores(SEX),scores(AGE)), (AGE,SEX), dict(target=1, pred=0), SEX),
+    (dict(a=scores(SEX), b=scores(AGE)), (AGE,SEX), dict(pred='b'), AGE), ((dict(cls=scores(AGE)),dict(cls=scores(SEX))), ({'cls':AGE},{'cls':SEX}), dict(target=1), SEX),
+    (dict(logits=scores(AGE)), AGE, {}, AGE), ([scores(AGE)], AGE, {}, AGE)]
+
+@pytest.mark.parametrize('pred,y,kw,right', HEADS)
+@pytest.mark.filterwarnings('ignore')
+def test_accuracy_is_that_of_the_prediction_for_the_target(pred, y, kw, right):
+    got,m,valid = accuracies(pred, y, **kw)
+    assert valid==1
+    lam = m.lam.item()
+    assert got==pytest.approx(sum(1. if a==b else lam for a,b in zip(right.tolist(), right[m.perm].tolist()))/4, abs=1e-6)
+
+@pytest.mark.parametrize('pred,y,kw,words', (
+    (dict(features=torch.randn(4,3), logits=scores(AGE)), AGE, {}, ('features','logits','pred=')), ((torch.randn(4,3),scores(AGE)), AGE, {}, ('pred=',)),
+    (dict(features=torch.randn(4,3), logits=scores(AGE)), AGE, dict(target='logits'), ("target='logits'",'pred=')),
+    (dict(a=scores(AGE), b=scores(SEX)), (AGE,SEX), {}, ('a (torch','pred=')), ((scores(AGE),scores(SEX),scores(SEX)), (AGE,SEX), dict(target=1), ('pred=',)),
+    ((scores(AGE),scores(SEX)), (AGE,SEX), dict(pred=2), ('pred=2',)), (scores(AGE), AGE, dict(pred='age'), ("pred='age'",))))
+@pytest.mark.filterwarnings('ignore')
+def test_accuracy_asks_which_prediction_belongs_to_a_target(pred, y, kw, words):
+    with pytest.raises(ValueError) as e: accuracies(pred, y, **kw)
+    assert all(w in str(e.value) for w in words)
+
+def test_accuracy_of_one_head_each_has_a_name_of_its_own():
+    kws = {},dict(target=1),dict(pred=1),dict(target='a'),dict(target=1, pred=0),dict(target='a', pred='b')
+    assert len({fm.MixAccuracy(**kw).name for kw in kws})==len(kws)
+    for bad in (-1,True,1.): pytest.raises(TypeError, fm.MixAccuracy, pred=bad)
+
+@pytest.mark.parametrize('per_sample', (False,None))
+@pytest.mark.parametrize('shape,axis', (((8,6),-1),((8,6),1),((8,2,3),-1)))
+@pytest.mark.parametrize('flat', (False,True))
+def test_accuracy_of_predictions_that_the_loss_flattens(per_sample, shape, axis, flat):
+    "A row of classes for each step, and as many targets in any shape"
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.l = nn.Linear(5,4)
+        def forward(self, x): return self.l(x).flatten(0,-2) if flat else self.l(x).movedim(-1,axis)
+    loss = CrossEntropyLossFlat() if flat or axis==-1 else nn.CrossEntropyLoss()
+    learn,seen = watched(torch.randn(16,*shape[1:],5), torch.randint(0,4,(16,*shape[1:])), fm.MixUp(4., per_sample=per_sample), Tagger(), loss,
+        metrics=fm.MixAccuracy(axis=-1 if flat else axis, ignore_index=3))
+    right = count = 0.
+    for _,(y,),_,_,pred,perm,lam,_ in seen:
+        guess = (pred if flat else pred.movedim(axis,-1)).argmax(-1).reshape(shape)
+        for at in itertools.product(*map(range, shape)):
+            for t,w in ((y[at],lam[at[0]].item()),(y[(perm[at[0]],*at[1:])],1-lam[at[0]].item())):
+                right,count = right + w*(guess[at]==t!=3).item(),count + w*(t!=3).item()
+    assert learn.recorder.values[-1][1]==pytest.approx(right/count, abs=1e-4)
 
 # Dimensions that are cut
 
@@ -193,7 +270,7 @@ def test_a_target_that_can_be_cut_along_either_dimension_is_said(shape, dims):
 
 STEPS = [ # shape of an input, dims, shape of a target that is weighed by the share, what is said of it
     ((1,6,24),None,(24,),'dims=3'), ((1,6,24),None,(6,),'dims=2'), ((3,4,6,6),(2,3,4),(4,),'dims=2'), ((1,24),None,(12,5),'masks='), ((24,5),1,(12,7),'masks='),
-    ((1,6,24),None,(5,),''), ((1,24),None,(12,),''), ((3,4,6,6),(-2,-1),(4,),'')]
+    ((1,6,24),None,(5,),''), ((1,24),None,(12,),'masks=0'), ((1,24),None,(7,),''), ((20,64),None,(20,),'dims=1'), ((20,64),2,(20,),''), ((3,64),None,(3,),''), ((3,4,6,6),(-2,-1),(4,),'')]
 
 @pytest.mark.parametrize('shape,dims,y_shape,word', STEPS)
 @pytest.mark.parametrize('masks', (None,()))
@@ -242,6 +319,143 @@ def test_a_layout_that_can_be_read_in_two_ways_is_said_once(shape, word, mixer):
 def test_wrong_dims_are_refused(dims, error):
     with pytest.raises(error, match='dims'):
         watched(torch.randn(8,3,4,4), torch.zeros(8).long(), fm.CutMix(dims=dims), nn.Linear(4,3), nn.CrossEntropyLoss())
+
+class Any(nn.Module):
+    "Embeds indices, takes floats as they are, and adds up what it makes of each input"
+    def __init__(self, *xs):
+        super().__init__()
+        self.nets = nn.ModuleList(nn.Linear(o[0].numel(), 3) if o.is_floating_point() else nn.Embedding(9,3) for o in xs)
+    def forward(self, *xs): return sum(f(o.flatten(1)) if o.is_floating_point() else f(o).reshape(len(o),-1,3).mean(1) for f,o in zip(self.nets,xs))
+
+BESIDE = [ # shape of what is cut, dims, shape and dtype of another input that is not pasted, is that said?
+    ((12,5),1,(12,),torch.int64,1), ((3,8,8),None,(8,8),torch.int64,1), ((3,8,8),None,(4,4),torch.int64,1), ((1,6,12),-1,(12,),torch.int64,1), ((1,12),None,(12,),torch.int32,1),
+    ((3,8,8),None,(7,),torch.int64,0), ((3,8,8),None,(7,5),torch.int64,0), ((12,5),1,(),torch.int64,0), ((1,12),None,(4,),torch.int64,0), ((1,64),None,(16,),torch.int64,0),
+    ((1,6,12),-1,(192,),torch.float32,1), ((12,5),1,(12,),torch.float32,1), ((1,12),None,(24,),torch.float32,1), ((1,12),None,(7,),torch.float32,0),
+    ((1,12),None,(4,),torch.float32,0), ((3,8,8),None,(16,),torch.float32,0), ((3,8,8),None,(8,8),torch.float32,1)]
+
+@pytest.mark.parametrize('shape,dims,other,dtype,n', BESIDE)
+@pytest.mark.parametrize('named', (False,True))
+def test_what_may_run_along_the_cut_and_is_not_pasted_is_said_once(shape, dims, other, dtype, n, named):
+    y = torch.randint(1, 9, (16,*other)).to(dtype)
+    xs = torch.randn(16, *shape),y+torch.rand(y.shape) if dtype is torch.float32 else y
+    said = []
+    watched(xs, torch.arange(16)%3, fm.CutMix(dims=dims, inputs=(0,1) if named else None), Any(*xs), nn.CrossEntropyLoss(), n=2, said=said)
+    said = [o for o in said if 'inputs=' in o]
+    assert len(said)==(0 if named else n)
+    for o in said: assert str((8,*other)) in o and 'what is cut' in o
+
+@pytest.mark.parametrize('mixer', (fm.CutMix,fm.FMix,fm.ResizeMix))
+@pytest.mark.parametrize('shape,dims,ys,words', (((1,24),None,((24,),(24,)),('target 0','target 1','masks=(0, 1)')), ((1,24),None,((),(24,)),('target 1','masks=1')),
+    ((1,24),None,((24,),(12,)),('target 0','target 1','masks=0','masks=(0, 1)')), ((1,24),None,((12,),(6,)),('target 0','target 1','masks=0','masks=1')),
+    ((1,16,16),None,((8,8),(4,4)),('target 0','target 1','masks=(0, 1)','in proportion')), ((1,6,40),-1,((10,),()),('target 0','masks=0')),
+    ((20,64),None,((20,),()),('target 0','dims=1')), ((6,3,8,8),None,((6,),()),('target 0','dims=1'))))
+def test_every_target_that_may_be_a_mask_is_said_once(mixer, shape, dims, ys, words):
+    ys,said = [torch.randint(0, 2, (16,*s)) for s in ys],[]
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(()))
+        def forward(self, x): return x+self.w
+    watched(torch.randn(16,*shape), tuple(ys), mixer(dims=dims), Net(), lambda p,*ys: p.mean(), n=2, said=said)
+    said = [o for o in said if 'masks=()' in o]
+    for w in words: assert sum(w in o for o in said)==1
+
+@pytest.mark.parametrize('y_shape', ((12,),(6,),(48,)))
+def test_labels_at_another_rate_are_pasted_where_they_are_named(y_shape):
+    x,y = torch.randn(8,1,24),torch.randint(0, 5, (8,*y_shape))
+    with fm.PlainLoop(fm.CutMix(masks=0), nn.Identity(), lambda p,y: p.sum()) as loop: b = loop(x, y)
+    at = torch.arange(y_shape[0])*24//y_shape[0]
+    for i,j in enumerate(b.perm.tolist()):
+        lo,hi = b.boxes[i,0].tolist()
+        assert torch.equal(b.yb[0][i], torch.where((at>=lo)&(at<hi), y[j], y[i]))
+
+# Masks keep their values
+
+KINDS = dict(
+    codes=lambda *s: 4.*torch.randint(0, 2, s), ignored=lambda *s: torch.randint(-1, 2, s).float(), depth=lambda *s: (torch.rand(s)>.3)*(5+torch.rand(s)),
+    half=lambda *s: torch.randint(0, 9, s).half(), ids=lambda *s: torch.randint(2**40, 2**41, s), bool=lambda *s: torch.rand(s)>.5,
+    complex=lambda *s: torch.randn(s, dtype=torch.complex64), nan=lambda *s: torch.where(torch.rand(s)>.5, torch.nan, -0.))
+
+def shrunk(y, boxes):
+    "What a box shows of the whole of `y`: each pixel the one under its centre, in whole numbers"
+    idx = [[(2*(a-lo)+1)*s//(2*(hi-lo)) for a in range(lo, hi)] for s,(lo,hi) in zip(y.shape[-len(boxes):],boxes)]
+    for d,at in enumerate(idx): y = y.index_select(d-len(boxes), torch.tensor(at, dtype=torch.long))
+    return y
+
+def bits(t): return torch.view_as_real(t.clone()).view(torch.int32) if t.is_complex() else t.view(torch.int32) if t.dtype==torch.float32 else t
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('shape,y_shape', (((3,9,12),(9,12)), ((3,9,12),(1,9,12)), ((2,12),(12,)), ((1,5,6,7),(5,6,7)), ((3,18,12),(9,6))))
+def test_a_shrunken_mask_has_values_of_masks_only(kind, shape, y_shape):
+    x,y = torch.randn(8, *shape),KINDS[kind](8, *y_shape)
+    with fm.PlainLoop(fm.ResizeMix(masks=0), nn.Identity(), lambda p,y: p.sum()) as loop: b = loop(x, y)
+    D = len(shape)-1
+    scale = [s//t for s,t in zip(shape[1:],y_shape[-D:])]
+    for i,j in enumerate(b.perm.tolist()):
+        box = [(lo//s,hi//s) for (lo,hi),s in zip(b.boxes[i].tolist(),scale)]
+        want = y[i].clone()
+        want[(...,*[slice(*o) for o in box])] = shrunk(y[j], box)
+        assert torch.equal(bits(b.yb[0][i]), bits(want))
+
+def test_inputs_are_shrunk_bilinearly_and_masks_are_differentiable():
+    x,y = torch.randn(4,1,8,8),torch.randn(4,8,8, requires_grad=True)
+    with fm.PlainLoop(fm.ResizeMix(masks=0, lo=.5, hi=.5), nn.Identity(), lambda p,y: y.sum()) as loop: b = loop(x, y)
+    for i,j in enumerate(b.perm.tolist()):
+        (a,c),(d,e) = b.boxes[i].tolist()
+        torch.testing.assert_close(b.xb[0][i,:,a:c,d:e], F.interpolate(x[j][None], (4,4), mode='bilinear', align_corners=False)[0])
+    w = torch.randn(4,8,8)
+    grad, = torch.autograd.grad((w*b.yb[0]).sum(), y)
+    want = torch.zeros(4,8,8)
+    for i,(j,box) in enumerate(zip(b.perm.tolist(),b.boxes.tolist())):
+        at = torch.arange(64).view(8,8)
+        seen = at.clone()
+        seen[slice(*box[0]),slice(*box[1])] = -1
+        small = shrunk(at, box)
+        for p,q in ((i,seen),(j,None)):
+            for r,c in itertools.product(range(8), range(8)):
+                inside = seen[r,c]<0
+                if q is None and inside: want.view(4,64)[j,small[r-box[0][0],c-box[1][0]]] += w[i,r,c]
+                elif q is not None and not inside: want[i,r,c] += w[i,r,c]
+    torch.testing.assert_close(grad, want)
+
+@pytest.mark.parametrize('dtype', (torch.float32,torch.bool,torch.int64))
+def test_a_shrunken_padding_mask_shows_or_hides(dtype):
+    class Pool(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.l = nn.Linear(5,3)
+        def forward(self, x, m): return self.l((x.tanh()*m.float()[...,None]).sum(1)/m.float().sum(1, keepdim=True).clamp(min=1))
+    m = (torch.arange(12)<torch.randint(3,13,(8,1))).to(dtype)
+    with fm.PlainLoop(fm.ResizeMix(dims=1, lo=.4), Pool(), nn.CrossEntropyLoss()) as loop: b = loop((torch.randn(8,12,5),m), torch.randint(3,(8,)))
+    for i,j in enumerate(b.perm.tolist()):
+        want,(lo,hi) = m[i].clone(),b.boxes[i,0].tolist()
+        want[lo:hi] = shrunk(m[j], [(lo,hi)])
+        assert torch.equal(b.xb[1][i], want)
+
+@pytest.mark.parametrize('dtype', (torch.complex64,torch.complex128))
+@pytest.mark.parametrize('lam', (.3,torch.tensor([0.,1.,.25])))
+def test_complex_targets_are_interpolated(dtype, lam):
+    y,y1 = torch.randn(3,4, dtype=dtype),torch.randn(3,4, dtype=dtype)
+    got,want = fm.mix_targets(y, y1, lam),torch.stack([l*a + (1-l)*c for l,a,c in zip(torch.as_tensor(lam).expand(3).tolist(), y, y1)])
+    assert got.dtype==dtype
+    torch.testing.assert_close(got, want)
+    assert torch.equal(fm.mix_targets(y, y1*torch.nan, 1.), y)
+
+@pytest.mark.parametrize('loss', (nn.L1Loss(),lambda p,y: (p-y).abs().pow(2).mean()))
+def test_complex_inputs_and_targets_train(loss):
+    class Gain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(4))
+        def forward(self, x): return self.w*x
+    x = torch.randn(8,2,4, dtype=torch.complex64)
+    assert len(watched(x, x.clone(), fm.MixUp(4., per_sample=False), Gain(), loss)[1])==1
+    with fm.PlainLoop(fm.MixUp(4., per_sample=False), Gain(), loss) as loop:
+        b = loop(x, x.clone())
+        got = b.loss(b.predict())
+    p,lam = b.xb[0],b.lam.item()
+    if isinstance(loss, nn.L1Loss): assert got.item()==pytest.approx(0, abs=1e-6)
+    else: assert got.item()==pytest.approx((lam*loss(p, x) + (1-lam)*loss(p, x[b.perm])).item(), abs=1e-6)
 
 # Unlike inputs under a mixer that pastes
 
@@ -440,6 +654,65 @@ def test_plain_samples_keep_their_image_and_label():
         nn.CrossEntropyLoss(), n=2)
     same = torch.cat([(a[0]==b[0]).flatten(1).all(1) for a,_,b,*_ in seen])
     assert torch.equal(same, torch.cat([o[6]==1 for o in seen])) and 0<same.float().mean()<1
+
+class MaskedMean(nn.Module):
+    "The mean of the steps of features `(B,T,F)` that a mask `(B,T)` shows"
+    def __init__(self):
+        super().__init__()
+        self.l = nn.Linear(5,3)
+    def forward(self, x, m): return self.l((x.tanh()*m.float()[...,None]).sum(1)/m.float().sum(1, keepdim=True).clamp(min=1))
+
+EACH = {'cut or plain':lambda: (fm.CutMix(dims=1),None), 'regions or interpolated':lambda: (fm.FMix(dims=1),fm.MixUp(4.)),
+    'all':lambda: (fm.MixUp(4.),fm.CutMix(dims=1),fm.FMix(dims=1),None)}
+
+def is_own(b, i, T):
+    "Which steps of sample `i` are its own, by what its mixer drew; None if the mixer does not paste"
+    o = b.each[b.pick[i]]
+    if o.boxes is not None: return [not o.boxes[i,0,0]<=t<o.boxes[i,0,1] for t in range(T)]
+    if hasattr(o, 'mask'): return [bool(o.mask[i,0,t]) for t in range(T)]
+
+@pytest.mark.parametrize('name', EACH)
+@pytest.mark.parametrize('dtype', (torch.float32,torch.bool))
+def test_a_padding_mask_goes_with_the_steps_of_its_sample(name, dtype):
+    m = torch.arange(12)<torch.randint(3,13,(32,1))
+    x = torch.randn(32,12,5)
+    with fm.PlainLoop(fm.MixChoice(*EACH[name](), per_sample=True), MaskedMean(), nn.CrossEntropyLoss()) as loop: b = loop((x,m.to(dtype)), torch.arange(32)%3)
+    assert b.xb[1].dtype==dtype
+    for i,j in enumerate(b.perm.tolist()):
+        own = is_own(b, i, 12)
+        if own is None: want = m[i] if b.lam[i]==1 else m[i]|m[j]
+        else: want = torch.stack([m[i if o else j,t] for t,o in enumerate(own)])
+        assert torch.equal(b.xb[1][i].bool(), want)
+        if own is not None: assert torch.equal(b.xb[0][i], torch.stack([x[i if o else j,t] for t,o in enumerate(own)]))
+
+def dice(p, y):
+    p = p.softmax(1)[:,1]
+    return 1-2*(p*y).sum()/(p.sum()+y.sum()+1)
+
+@pytest.mark.parametrize('mixers,weights', (((fm.CutMix,fm.FMix,None),None), ((None,fm.ResizeMix),None), ((fm.CutMix,fm.MixUp),(1,0))))
+def test_masks_that_are_only_pasted_need_no_lambda(mixers, weights):
+    x,y = torch.arange(16.).view(16,1,1,1).expand(16,1,8,8).contiguous(),torch.arange(16).view(16,1,1).expand(16,8,8).contiguous()
+    mixer,net,said = fm.MixChoice(*[m and m() for m in mixers], weights=weights, per_sample=True),nn.Conv2d(1,2,1),[]
+    learn,seen = watched(x, y, mixer, net, dice, said=said)
+    assert not any('lambda' in o for o in said)
+    for value,((x0,),_,(xm,),(ym,),pred,_,_,_) in zip(learn.losses,seen):
+        assert torch.equal(xm[:,0].round().long(), ym) and (xm!=x0).any()
+        assert value==pytest.approx(dice(pred, ym).item(), abs=1e-6)
+
+def test_masks_that_are_sometimes_interpolated_need_a_known_loss():
+    x,y = torch.randn(16,1,8,8),torch.randint(0,2,(16,8,8))
+    with pytest.raises(ValueError, match='weighted by sample'): watched(x, y, fm.MixChoice(fm.CutMix(), fm.MixUp(), per_sample=True), nn.Conv2d(1,2,1), dice)
+
+def test_a_target_that_was_written_to_before_it_is_mixed_has_not_changed_since():
+    x,y = torch.randn(16,1,8,8),torch.arange(16).view(16,1,1).repeat(1,8,8)
+    class Write(Callback):
+        order = -10
+        def before_batch(self): self.y.add_(0)
+    learn,seen = watched(x, y, fm.MixChoice(fm.CutMix(), fm.MixUp(4.), per_sample=True), nn.Conv2d(1,16,1), nn.CrossEntropyLoss(), Write())
+    for value,(_,(y0,),_,(ym,),pred,perm,lam,_) in zip(learn.losses,seen):
+        y1 = torch.stack([ym[i] if not torch.equal(ym[i], y0[i]) else y0[j] for i,j in enumerate(perm.tolist())])
+        own,other = (F.cross_entropy(pred, t, reduction='none').mean((1,2)) for t in (ym,y1))
+        assert value==pytest.approx((lam*own + (1-lam)*other).mean().item(), abs=1e-5)
 
 # What is shown
 

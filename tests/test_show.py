@@ -4,6 +4,7 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch
 from torch import nn, tensor
+from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, TensorDataset
 from fastai.tabular.all import Categorify, Normalize, TabularDataLoaders
 from fastai.text.all import TextDataLoaders
@@ -268,3 +269,63 @@ axs[0].get_figure().savefig('mixed.png')'''
     env = {k:v for k,v in os.environ.items() if k not in ('DISPLAY','WAYLAND_DISPLAY','MPLBACKEND')}
     subprocess.run([sys.executable, '-c', code], check=True, cwd=tmp_path, env=env)
     assert (tmp_path/'mixed.png').stat().st_size > 1000
+
+# Targets of any structure
+
+class Plain(list):
+    "Batches that no `show_batch` decodes"
+    dataset = None
+
+def loader(xs, ys):
+    dls = DataLoaders(*[Plain([(*xs,*ys)])]*2)
+    dls.n_inp = len(xs)
+    return dls
+
+Y,Z = tensor([2,0,1,2]),tensor([31.,45.,60.,22.])
+STRUCTURES = dict(dict=({'cls':Y,'age':Z},), nested=((Y,Z),), deep=((Y,{'age':Z}),), two=(Y,Z), none=(Y,None,Z))
+XS = dict(image=torch.rand(4,3,8,8), clip=torch.rand(4,6,3,8,8), signal=torch.rand(4,1,30), volume=torch.rand(4,1,4,8,8), text=torch.randint(9,(4,7)), table=torch.rand(4,5))
+
+HOWS = [(k,how,False,False) for k in XS for how in STRUCTURES]
+HOWS += [(k,how,*o) for k in ('image','text') for how in STRUCTURES if how!='none' for o in ((False,True),(True,False),(True,True))] # none are not collated
+
+@pytest.mark.parametrize('kind,how,keyed,decodes', HOWS)
+@pytest.mark.filterwarnings('ignore')
+def test_titles_hold_the_targets_of_any_structure(kind, how, keyed, decodes):
+    xs = ({'x':XS[kind]},) if keyed else (XS[kind],)
+    if decodes:
+        rows = [tree_map(lambda o: o[i], (*xs,*STRUCTURES[how])) for i in range(4)]
+        dls = DataLoaders.from_dsets(rows, rows, bs=4, shuffle=False, num_workers=0, device='cpu')
+        dls.n_inp = 1
+    else: dls = loader(xs, STRUCTURES[how])
+    b,make = (*xs,*STRUCTURES[how]),lambda: MixUp(per_sample=False, generator=torch.Generator().manual_seed(0))
+    did,axs = mix_once(dls, make(), b),show_mixed_batch(dls, make(), n=2, b=b)
+    for i in range(2):
+        words = ' '.join(ax.get_title(loc).replace('\n', ' ') for ax in axs[i*len(axs)//2:(i+1)*len(axs)//2] for loc in ('left','center'))
+        for k in (i,int(did.perm[i])): assert f'% {Y[k]}; of {Z[k]:.4g}' in words
+
+@pytest.mark.parametrize('ys', (({'mask':Y.view(4,1,1).repeat(1,8,8),'cls':Y},), ((Y,Y.view(4,1,1).repeat(1,8,8)),), (Y,{'mask':Y.view(4,1,1).repeat(1,8,8)})))
+def test_masks_in_any_structure_are_drawn_and_not_written(ys):
+    dls,b = loader((XS['image'],), ys),(XS['image'],*ys)
+    make = lambda: CutMix(length=.5, per_sample=False, generator=torch.Generator().manual_seed(1))
+    did,axs = mix_once(dls, make(), b),show_mixed_batch(dls, make(), n=4, b=b)
+    inside = box_mask(did.boxes, (8,8))[0,0]
+    for i,ax in enumerate(axs):
+        assert torch.equal(torch.as_tensor(np.array(ax.images[-1].get_array())), Y[did.perm[i]].where(inside, Y[i]))
+        share = round(100*did.lam.item())
+        assert ax.get_title().replace('\n',' ')==f'{share} % {Y[i]} + {100-share} % {Y[did.perm[i]]}'
+
+@pytest.mark.parametrize('dims', ((1,),(2,),(3,),(1,2),(2,3),(1,3),(1,2,3)))
+@pytest.mark.parametrize('cls', (CutMix,FMix))
+def test_what_is_pasted_is_outlined_with_channels_last(cls, dims):
+    b = torch.rand(4,8,9,3),Y
+    make = lambda: cls(dims=dims, generator=torch.Generator().manual_seed(2))
+    did,axs = mix_once(loader(b[:1], b[1:]), make(), b),show_mixed_batch(loader(b[:1], b[1:]), make(), n=4, b=b)
+    for i,ax in enumerate(axs):
+        edges = [o.get_bbox().extents.tolist() for o in ax.patches]
+        if cls is FMix:
+            first = torch.stack([torch.stack([did.mask[i,0][tuple((h,w,0)[d-1] for d in dims)] for w in range(9)]) for h in range(8)])
+            assert not edges and bool(ax.collections)==(0<first.float().mean()<1)
+        else:
+            at = {1:(0,8), 2:(0,9)} | dict(zip(dims, did.boxes[i].tolist()))
+            (y0,y1),(x0,x1) = at[1],at[2]
+            assert edges==([[x0-.5,y0-.5,x1-.5,y1-.5]] if y0<y1 and x0<x1 and dims!=(3,) else [])
