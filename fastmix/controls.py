@@ -80,7 +80,7 @@ def find_lengths(proof):
     res = []
     for i in proof.parts:
         m = proof.xs[i]
-        if not is_float(m) or m[0].numel()!=1 or not bool((m>0).all()): continue
+        if not is_float(m) or m.is_complex() or m[0].numel()!=1 or not bool((m>0).all()): continue
         steps = proof.plain[i].max().item() if bool((proof.plain[i]==proof.plain[i].round()).all() & (proof.plain[i]>1).any()) else 0
         if not steps and bool((m>1).any()): continue
         for j in proof.parts:

@@ -14,11 +14,11 @@ from fastcore.basics import patch
 from fastai.torch_core import num_distrib, rank_distrib
 from .hooks import unwrap
 from .nested import has_samples, is_float, kind_of, leaves, rebuild
-from .controls import find_lengths
+from .controls import find_lengths, shown
 from .cut import Cut, layout_doubts
 from .known import is_known, name_of
 from .mixed import union_mask
-from .targets import check_mask, doubts
+from .targets import check_mask, codes_doubt, doubts
 from .places import goes_round, index_place, input_name, why_no_index_place
 from .proof import CannotRun, Cancelled, Proof, padding
 from .parts import Parts, may_be_mask, may_be_no_quantity
@@ -211,6 +211,11 @@ def find_index_place(self:Fit, proof, parts):
 
 # %% ../nbs/19_fits.ipynb #9fa83645
 @patch
+def _pasted(self:Fit, m, hidden, mix_mask):
+    "The mask `m`, pasted; a shrunken one has no other values"
+    return torch.full_like(m, shown(hidden)).masked_fill_(mix_mask(m==hidden), hidden)
+
+@patch
 def _runs_along(self:Fit, i, cut):
     "Does the mask that is leaf `i` run along all that is cut?"
     shape = self.aligned.get(i, ())
@@ -230,7 +235,8 @@ def mix_inputs(self:Fit,
     new = {i:mix(ts[i]) for i in parts.direct if i not in self.masks} if at_input else {}
     if not b.inside or self.hooks.places[b.place].union:
         new |= {i:union_mask(ts[i], b, hidden, at_input) for i,hidden in self.masks.items()}
-        if mix_mask and b.cut: new |= {i:mix_mask(ts[i]) for i in self.masks if b.cut.lies_over(ts[i]) and self._runs_along(i, b.cut)}
+        if mix_mask and b.cut: new |= {i:self._pasted(ts[i], hidden, mix_mask) for i,hidden in self.masks.items()
+            if b.cut.lies_over(ts[i]) and self._runs_along(i, b.cut)}
     if new: b.xb = rebuild(b.xb, [new.get(i, o) for i,o in enumerate(ts)])
 
 # %% ../nbs/19_fits.ipynb #1c3df63b
@@ -284,7 +290,8 @@ def _likely_masks(self:Fit, ys, cut, mixer):
 @patch
 def check_targets(self:Fit, b, pred, mixer):
     "Say once that a target may be no quantity; on a GPU, where this waits, of the first batch only"
-    for y,plan in zip(leaves(b.plain[1]),b.plans):
+    for k,(y,plan) in enumerate(zip(leaves(b.plain[1]),b.plans)):
+        if plan=='paste' and mixer._shrinks_masks: self.say('codes', 'looked' not in self.said and codes_doubt(y, type(mixer).__name__, k))
         if plan!='interpolate' or 'doubts' in self.said: continue
         if y.device.type=='cpu' or 'looked' not in self.said:
             why = doubts(y, pred, mixer._pastes, b.loss_func)
