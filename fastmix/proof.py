@@ -61,7 +61,7 @@ class Pairs:
 cancels = (CancelBackwardException,CancelBatchException,CancelEpochException,CancelFitException,CancelStepException,CancelTrainException,
     CancelValidException)
 
-class CannotRun(ValueError): "The model stops on the rows of the trial"
+class CannotRun(ValueError): "The model stops on the rows of the trial, or does not predict for each"
 
 class Cancelled(BaseException): "fastai's way to end a batch or a fit, which no trial may take for a failure of the model"
 
@@ -209,7 +209,7 @@ def _find_dims(self:Proof, few, calls):
     "Where each tensor holds the batch: what follows the number of rows"
     shapes = zip(_shapes(self.pred),_shapes(few)) if len(few)==len(self.pred) else ()
     self.dims = [_pairs(*o) or _dim(*o) for o in shapes]
-    if not self._outs(self.pred): raise ValueError(
+    if not self._outs(self.pred): raise CannotRun(
         "Expected a floating point prediction for each sample, but no tensor that the model returns follows the number of rows: it returns "
         f"{', '.join(dict.fromkeys(map(kind_of, self.pred)))}. A dataclass can be registered with torch.utils._pytree.register_dataclass")
     by_module = {}
