@@ -12,6 +12,7 @@ import torch
 from copy import copy
 from fastcore.basics import patch
 from .draw import _to
+from .fits import as_mask
 from .mixer import Mixer
 from .nested import leaves, rebuild
 from .targets import plan_targets
@@ -77,8 +78,8 @@ def _mix_inputs(self:PerSample, fit, b, parts):
     plain = leaves(b.xb)
     super(PerSample, self)._mix_inputs(fit, b, parts)
     new = leaves(b.xb)
-    masks = [i for i in fit.masks if b.cut and new[i] is not plain[i] and b.cut.lies_over(plain[i])]
-    for i in masks: new[i], = self._pasted(b, plain[i], new[i])
+    masks = [i for i in fit.masks if b.cut and new[i] is not plain[i] and fit.is_pasted(i, plain[i], b.cut)]
+    for i in masks: new[i] = as_mask(new[i], fit.masks[i], self._pasted(b, plain[i]==fit.masks[i], new[i]==fit.masks[i])[0])
     if masks: b.xb = rebuild(b.xb, new)
 
 # %% ../nbs/27_each.ipynb #6b5f6298

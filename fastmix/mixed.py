@@ -144,13 +144,19 @@ def unmix(self:MixedBatch):
 
 # %% ../nbs/16_mixed.ipynb #5d370d16
 @patch
+def are_inputs(self:MixedBatch, yb):
+    "Are targets `yb` the inputs as they were mixed?"
+    xs = [x for x in leaves(self.xb) if isinstance(x, Tensor)]
+    return not self.inside and all(isinstance(y, Tensor) and any(y.shape==x.shape and (y is x or torch.equal(y, x)) for x in xs) for y in leaves(yb))
+
+@patch
 def follow_targets(self:MixedBatch, yb):
     "Take over targets `yb` that a callback has changed since the batch was mixed, and their partners; were there any?"
     new,old,partners = leaves(yb),leaves(self.yb),leaves(self.yb1)
     changed = [a is not b or isinstance(a, Tensor) and a._version!=v for a,b,v in zip(new,old,self.versions)]
     if len(new)!=len(old) or not any(changed): return False
-    mixed = [*map(id, leaves(self.xb))] # targets that an autoencoder takes from its inputs are mixed already
-    partners = [(take(a, self.perm) if p in ('pair','one_hot') and id(a) not in mixed else a) if c else q
+    mixed = self.are_inputs(yb) # targets that an autoencoder takes from its inputs are mixed already
+    partners = [(take(a, self.perm) if p in ('pair','one_hot') and not mixed else a) if c else q
         for a,q,p,c in zip(new,partners,self.plans,changed)]
     self.yb,self.yb1 = yb,rebuild(yb, partners)
     return True

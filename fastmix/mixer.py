@@ -241,7 +241,7 @@ def after_pred(self:Mixer):
     self._fit.check_targets(b, self.pred, self)
     self.learn.pred = b.mix_outputs(self.pred)
     b.check(self.pred, self.loss_func)
-    if not b.paired: return
+    if not b.paired: return self._fit.check_replaced(b, self.learn.yb)
     self._fit.check_changes(b, self.learn)
     b.away,self.learn.yb = True,()
 

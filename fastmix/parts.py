@@ -110,10 +110,10 @@ def may_be_mask(xs, i):
     return (square or any(mask_shapes(x, o) for o in others)) and (is_binary(x) or is_additive(x))
 
 def may_be_codes(x):
-    "Does a column of `x` hold whole numbers, and not the same in all rows?"
+    "Does a column of `x` hold whole numbers, and, among features or pixels, not the same everywhere?"
     if x.is_complex(): return False
-    rows = x.reshape(-1, x.shape[-1] if x.ndim>1 else 1)
-    return bool((((rows==rows.round()) | rows.isnan()).all(0) & (rows!=rows[:1]).any(0)).any())
+    ways = [x.reshape(-1, x.shape[-1] if x.ndim>1 else 1)] + [x.movedim(1, -1).reshape(-1, x.shape[1])]*(x.ndim>2)
+    return any(bool((((rows==rows.round()) | rows.isnan()).all(0) & ((rows!=rows[:1]).any(0) | (x.ndim<3))).any()) for rows in ways)
 
 def may_be_no_quantity(xs, i, n):
     "Is it worth a trial whether the floats of leaf `i` are lengths, or have the batch in another dimension?"

@@ -11,6 +11,7 @@ __all__ = ['cancels', 'Call', 'Pairs', 'CannotRun', 'Cancelled', 'Proof', 'paddi
 
 # %% ../nbs/12_proof.ipynb #6eea2dbb
 import torch
+from contextlib import nullcontext
 from dataclasses import replace
 from torch import Tensor, nn
 from fastcore.basics import patch
@@ -165,6 +166,7 @@ def run(self:Proof,
     xs=None, # Leaves to run on; by default the rows of the trial
     record=False, # Note what is called?
     reset=True, # Start from the state that the model had? Else from what the last run left
+    watch=False, # Return which leaves of the inputs are cast to whole numbers?
     q=0.98 # What uniform draws give, as a quantile: what happens by chance with a smaller probability than 1-q does not happen
 )->tuple: # Leaves of the prediction, and `Call`s in the order they ended
     "Run the model once"
@@ -176,6 +178,7 @@ def run(self:Proof,
     perm = trial_perm(n, xs[self.parts[0]].device)
     for i in swap: xs[i] = xs[i][perm]
     if self.dtype is not None: xs = [o.to(self.dtype) if is_float(o) else o for o in xs]
+    casts = watch and Casts(xs)
     hooks,calls,stack,mixed = PlaceHooks(),[],[],[]
     try:
         if place is not None:
@@ -184,12 +187,12 @@ def run(self:Proof,
             hooks.put(self.model)
             hooks.start(0, n, perm, torch.zeros(1, device=perm.device))
         elif record: hooks.handles = self._record(calls, stack)
-        with Fixed(q), Casts(xs if record else ()) as casts: pred = self.model(*rebuild(self.xb, xs))
-        if record: self.cast = casts.found
+        with Fixed(q), casts or nullcontext(): pred = self.model(*rebuild(self.xb, xs))
         self.ran = hooks.ran>0
         self.at_output = {o.data_ptr() for o in mixed}.issuperset([o.data_ptr() for o in leaves(pred) if is_float(o)]) if mixed else False
     except cancels as e: raise Cancelled(e) from None
     finally: hooks.remove()
+    if watch: return casts.found
     if record: self.returned = pred
     return [o.detach().clone() if isinstance(o, Tensor) else o for o in leaves(pred)],calls
 
@@ -243,6 +246,8 @@ def _outs(self:Proof, pred):
 def _spread(self:Proof, p, d, n=7): return float((p.double()-d.over(lambda o: o[trial_perm(n, o.device)], p, n).double()).norm())
 
 # %% ../nbs/12_proof.ipynb #b5706c8a
+def _off(a, b): return torch.where(a==b, 0, a-b) # infinities too
+
 @patch
 def ratio(self:Proof, got, pred, n=7):
     "How far `got` is from the swapped rows of `pred`, in units of how far these are from the plain ones; the worst entry of an output counts"
@@ -250,8 +255,9 @@ def ratio(self:Proof, got, pred, n=7):
     for (q,d),(p,_) in zip(self._outs(got),self._outs(pred)):
         if q.shape!=p.shape: return float('inf')
         want = d.over(lambda o: o[trial_perm(n, o.device)], p, n).double()
-        off,scale,size = (o.movedim(d.dim, 0).flatten(1).norm(dim=0) if o.ndim>1 else o.norm() for o in (q.double()-want,p.double()-want,p.double()))
-        noise = 25*torch.finfo(p.dtype).eps*size+1e-30 # an entry may be large and hardly differ
+        off,scale,size = (o.movedim(d.dim, 0).flatten(1).norm(dim=0) if o.ndim>1 else o.norm()
+            for o in (_off(q.double(), want),_off(p.double(), want),p.double().nan_to_num(posinf=0, neginf=0)))
+        noise = (2 if p.dtype in (torch.float16,torch.bfloat16) else 25)*torch.finfo(p.dtype).eps*size+1e-30 # an entry may be large and hardly differ
         worst = max(worst, float(((off-noise).clamp(min=0)/(scale+noise)).nan_to_num(nan=float('inf')).max()))
     return worst
 

@@ -10,6 +10,7 @@ __all__ = ['loss_reads', 'state_of']
 # %% ../nbs/18_reads.ipynb #5c172af2
 import inspect, torch
 from functools import partial
+from types import CellType
 from torch import nn
 from fastai.callback.rnn import RNNCallback
 from .chance import Fixed
@@ -59,13 +60,16 @@ def loss_reads(
     return reads
 
 # %% ../nbs/18_reads.ipynb #e1d67829
+def _used(f):
+    "What a function takes from outside"
+    cells = [c.cell_contents for c in f.__closure__ or () if c!=CellType()] # one that is not set holds nothing
+    return cells + [f.__globals__[k] for k in f.__code__.co_names if k in f.__globals__]
+
 def _holders(f):
     "What may hold a state of `f`: its modules, itself, or the objects that a function uses"
     if isinstance(f, partial): f = f.func
     if inspect.ismethod(f): f = f.__self__
-    used = inspect.getclosurevars(f) if inspect.isfunction(f) else None
-    fs = [o for o in (*used.nonlocals.values(),*used.globals.values()) if not inspect.ismodule(o) and not inspect.isroutine(o)
-        and not inspect.isclass(o)] if used else [f]
+    fs = [o for o in _used(f) if not inspect.ismodule(o) and not inspect.isroutine(o) and not inspect.isclass(o)] if inspect.isfunction(f) else [f]
     return [m for o in fs for m in (o.modules() if isinstance(o, nn.Module) else [o])]
 
 def state_of(f):
