@@ -522,3 +522,53 @@ def test_a_loss_that_remembers_is_announced():
     memory = Memory()
     for loss in (memory,lambda p,t: memory(p, t)):
         assert 'changes a state of its own' in ' '.join(train(Net(), BATCHES[:1], fm.MixUp(8.), loss=loss)[2])
+
+@pytest.mark.parametrize('dtype,offset', ((torch.float32,2.), (torch.bfloat16,2.), (torch.float16,20.)))
+def test_a_connection_round_a_layer_is_found_in_any_precision(dtype, offset):
+    class Offset(Net):
+        def forward(self, x): return offset+.2*self.h(self.b(self.a(x))+self.a(x))
+    batches = [(x.to(dtype),y) for x,y in BATCHES]
+    loss = lambda p,t: ce(p.float(), t)
+    assert 'goes round' in train(Offset().to(dtype), batches, manifold(layers='b'), loss=loss)[1]
+    assert train(Offset().to(dtype), batches[:1], manifold(layers='a'), loss=loss)[1] is None
+
+def test_entries_that_are_infinite_for_all_follow():
+    class Masked(Net):
+        def forward(self, x): return super().forward(x).masked_fill(torch.tensor([False,False,True]), -np.inf)
+    seen,error,*_ = train(Masked(), [(x,y%2) for x,y in BATCHES], manifold(layers='a'))
+    assert error is None and len(seen)==len(BATCHES)
+
+PICKS = dict(slice=lambda x: x[:,3], list=lambda x: x[:,[2,3]][:,1], select=lambda x: x.index_select(1, torch.tensor([3]))[:,0],
+    cat=lambda x: torch.cat([x[:,3:],x[:,3:]], 1)[:,0], where=lambda x: torch.where(x[:,3]>0, x[:,3], 0*x[:,3]))
+@pytest.mark.parametrize('how', PICKS)
+def test_codes_are_seen_however_they_are_picked(how):
+    class Picked(Coded):
+        def forward(self, x): return self.h(self.l(x[:,:3])+self.e(PICKS[how](x).long()))
+    x = torch.cat([torch.randn(8,3),torch.randint(20, (8,1)).float()], 1)
+    assert 'casts input 0' in train(Picked(), [(x,Y[:8])], fm.MixUp(8.))[1]
+
+def test_quantities_in_steps_are_no_codes():
+    class Steps(Coded):
+        def forward(self, x): return self.h(self.l(x[:,:3])+self.e((4*x[:,3]).clamp(0, 9).long()))
+    x = torch.cat([torch.randn(8,2),torch.randint(20, 80, (8,1)).float(),torch.rand(8,1)], 1)
+    assert train(Steps(), [(x,Y[:8])], fm.MixUp(8.))[1] is None
+
+def test_what_is_never_tried_is_never_missed():
+    class Ghost(Net):
+        "Normalises halves of the batch by themselves"
+        def forward(self, x):
+            h = self.a(x)
+            return self.h(torch.cat([(o-o.mean(0))/(1e-3+o.std(0)) for o in h.chunk(2)]))
+    seen,error,said,_ = train(Ghost(), BATCHES, fm.ManifoldMixUp(8.))
+    assert error is None and len(seen)==len(BATCHES) and 'mixes the input alone' in ' '.join(said)
+
+def test_a_loss_may_have_a_variable_that_is_not_set():
+    def make(weighted):
+        if weighted: w = torch.ones(3)
+        return lambda p,t: F.cross_entropy(p, t, weight=w if weighted else None)
+    for weighted in (True,False): assert train(Net(), BATCHES, fm.MixUp(8.), loss=make(weighted))[1] is None
+
+def test_padding_masks_keep_two_values_in_a_choice_for_each_sample():
+    net,m = Masked(),MASK.float()
+    seen,error,*_ = train(net, [(SEQ,m,Y[:8])]*4, fm.MixChoice(fm.ResizeMix(dims=1), fm.MixUp(8.), per_sample=True), n_inp=2)
+    assert error is None and all(set(b.given[1].unique().tolist())<={0.,1.} for b in seen)
