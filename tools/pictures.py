@@ -1,5 +1,6 @@
 "Store the pictures of notebooks in fewer bytes, at the same size: as PNG with a palette, or as JPEG where that is smaller"
-import base64, io, json, sys
+import base64, io, json
+from argparse import ArgumentParser
 from PIL import Image
 
 def coded(img, **kwargs):
@@ -8,28 +9,32 @@ def coded(img, **kwargs):
     img.save(buf, dpi=img.info.get('dpi', (150,150)), **kwargs)
     return buf.getvalue()
 
-def smallest(data):
-    "The smaller of a PNG with 64 colours and a JPEG, with its type"
+def smallest(data, colors):
+    "The smaller of a PNG with so many `colors` and a JPEG, with its type"
     img = Image.open(io.BytesIO(data))
     rgb = Image.new('RGB', img.size, 'white')
     rgb.info = img.info
     rgb.paste(img, mask=img.getchannel('A') if img.mode=='RGBA' else None)
-    flat = rgb.quantize(64, dither=Image.Dither.NONE)
+    flat = rgb.quantize(colors, dither=Image.Dither.NONE)
     flat.info = img.info
     return min([('image/png',coded(flat, format='PNG', optimize=True)),
         ('image/jpeg',coded(rgb, format='JPEG', quality=42, optimize=True, progressive=True))], key=lambda o: len(o[1]))
 
-def main(path):
+def main(path, colors):
     "Rewrite the pictures in the outputs of the notebook `path`"
     nb = json.loads(open(path, encoding='utf-8').read())
     for o in (o for c in nb['cells'] for o in c.get('outputs', [])):
         for kind in [k for k in o.get('data', {}) if k in ('image/png','image/jpeg')]:
             old = base64.b64decode(o['data'][kind])
-            new,res = smallest(old)
+            new,res = smallest(old, colors)
             if len(res)>=.95*len(old): continue
             del o['data'][kind]
             o['data'] = {new:base64.b64encode(res).decode()} | o['data']
     with open(path, 'w', encoding='utf-8') as f: f.write(json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=False)+'\n')
 
 if __name__ == '__main__':
-    for o in sys.argv[1:]: main(o)
+    p = ArgumentParser(description=__doc__)
+    p.add_argument('paths', nargs='+', help="notebooks")
+    p.add_argument('--colors', type=int, default=64, help="of a PNG; a dozen are enough for lines and words")
+    args = p.parse_args()
+    for o in args.paths: main(o, args.colors)
