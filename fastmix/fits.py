@@ -70,8 +70,9 @@ _found = 'masks','aligned','tried','pads','stateful','verifies','input_follows',
 
 def _layout(xb, by_length):
     "What inputs are made of: their containers and kinds, and, if need be, the sizes of a sample"
-    kinds = [(is_float(o),o.dtype is torch.bool,o.shape[1:] if by_length else o.ndim) if isinstance(o, torch.Tensor) else type(o) for o in leaves(xb)]
-    return pytree.tree_structure(xb),kinds
+    flat = all(isinstance(o, torch.Tensor) for o in xb) # as it mostly is, and faster
+    kinds = [(o.dtype,o.shape[1:] if by_length else o.ndim) if isinstance(o, torch.Tensor) else type(o) for o in (xb if flat else leaves(xb))]
+    return len(xb) if flat else pytree.tree_structure(xb),kinds
 
 @patch
 def meet(self:Fit, xb):
