@@ -15,7 +15,7 @@ def smallest(data, colors):
     rgb = Image.new('RGB', img.size, 'white')
     rgb.info = img.info
     rgb.paste(img, mask=img.getchannel('A') if img.mode=='RGBA' else None)
-    flat = rgb.quantize(colors, dither=Image.Dither.NONE)
+    flat = rgb.quantize(colors, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     flat.info = img.info
     return min([('image/png',coded(flat, format='PNG', optimize=True)),
         ('image/jpeg',coded(rgb, format='JPEG', quality=42, optimize=True, progressive=True))], key=lambda o: len(o[1]))
