@@ -112,7 +112,7 @@ def may_be_mask(xs, i):
 def may_be_codes(x):
     "Does a column of `x` hold whole numbers, and, among features or pixels, not the same everywhere?"
     if x.is_complex(): return False
-    ways = [x.reshape(-1, x.shape[-1] if x.ndim>1 else 1)] + [x.movedim(1, -1).reshape(-1, x.shape[1])]*(x.ndim>2)
+    ways = [x.reshape(-1, x.shape[-1] if x.ndim>1 else 1)] + ([x.movedim(1, -1).reshape(-1, x.shape[1])] if x.ndim>2 else [])
     return any(bool((((rows==rows.round()) | rows.isnan()).all(0) & ((rows!=rows[:1]).any(0) | (x.ndim<3))).any()) for rows in ways)
 
 def may_be_no_quantity(xs, i, n):

@@ -121,8 +121,9 @@ def index_place(
     swap=() # Leaves of the inputs that are mixed as they are, by index
 ): # `Place`, or None if there is none
     "Where what a model makes of indices can be mixed: behind its embeddings, or else at the first layer that will do"
-    for ms in _levels(proof):
-        if (place := proof.holds(ms, swap, 'embeddings', union=True)) and not proof.at_output: return place # else predictions would be mixed
+    for k,ms in enumerate(_levels(proof)):
+        place = proof.holds(ms, swap, 'embeddings', union=True)
+        if place and (k==0 or not proof.at_output): return place # what wraps the whole model would have its predictions mixed
     names = {m:k for k,m in proof.model.named_modules()}
     for m in [m for m in names if isinstance(m, MixHere)]:
         if place := proof.holds((m,), swap, names[m], masked=bool(proof.masks)): return place

@@ -128,7 +128,6 @@ def test_pictures(parsed):
     assert len(images)>50
     assert not [page for page,o in images if len(o.get('alt') or '')<20], "pictures without words"
 
-@pytest.mark.xfail(strict=False, reason="pages with many photographs have smaller ones, to stay below 200 kB; so have methods and speed")
 def test_pictures_are_sharp(parsed):
     "Pictures have 150 dots an inch"
     from PIL import Image
