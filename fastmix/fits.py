@@ -89,7 +89,7 @@ def meet(self:Fit, xb):
     self.hooks.places = found[1]
 
 # %% ../nbs/19_fits.ipynb #cd7f0527
-_again = {2,*(5**k for k in range(1, 12))} # batches in which places are tried again
+_again = {2,*(5**k for k in range(3, 12))} # batches in which places are tried again
 
 def _any_padding(xs, pads):
     "Does a row begin or end with padding?"

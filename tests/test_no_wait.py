@@ -151,7 +151,7 @@ def to_device(model):
 @pytest.mark.parametrize('mixer', mixers)
 @pytest.mark.parametrize('task', tasks)
 def test_training(mixer, task):
-    "Nor in a Learner, but for the first, second, fifth, 25th batch and so on, in which the model is tried, up to the backward pass, which needs the real thing"
+    "Nor in a Learner, but for the first, second, 125th batch and so on, in which the model is tried, up to the backward pass, which needs the real thing"
     torch.manual_seed(0) # of which the first batch is mixed
     mixer = mixer()
     if task=='tokens' and not isinstance(mixer, MixUp) or task=='masks' and getattr(mixer, 'stack_y', None) is False \
@@ -161,7 +161,7 @@ def test_training(mixer, task):
     learn._backward = learn._step = lambda: None
     with FakeTensorMode() as mode: others = 2*[(gpu(*x.shape, dtype=x.dtype),gpu(*y.shape, dtype=y.dtype))]
     def batches():
-        for _ in range(16): yield x,y # also of each mixer of a choice the fifth has been tried then
+        for _ in range(16): yield x,y # each mixer of a choice has been tried twice then
         with mode,Waits():
             to_device(learn.model)
             yield from others
