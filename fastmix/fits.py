@@ -200,6 +200,7 @@ def try_model(self:Fit, learn, xb, n, parts, find, optional=False):
 def find_index_place(self:Fit, proof, parts):
     "Where indices are mixed inside the model, while what can be is mixed at the input; raises if predictions do not follow"
     check_quantities(proof, parts)
+    if not self.needs_trial(proof.xb, proof.n): return
     swap = [i for i in parts.direct if i not in proof.masks]
     carried = [i for i in parts.inside if i not in proof.masks]
     ways = "mix elsewhere, with stack_x=True, ManifoldMixUp(layers=...) or a MixHere in the model, or name the inputs= to mix"

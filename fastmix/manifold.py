@@ -84,7 +84,7 @@ class ManifoldMixUp(MixUp):
             if p.union and proof.masks: fit.say(p.name, f"A padding mask is used behind {p.name!r}, so the masks of partners are united where "
                 "ManifoldMixUp mixes there: before it a sample also sees its own padding where its partner has tokens")
         n,fit.mix_input = len(fit.hooks.places),self.mix_input
-        if self.mix_input and fit.needs_trial(b.xb, b.n):
+        if self.mix_input:
             try: fit.find_index_place(proof, parts)
             except ValueError as e:
                 if not n: raise

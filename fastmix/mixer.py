@@ -19,7 +19,7 @@ from fastai.callback.core import Callback
 from fastai.callback.mixup import MixHandler
 from fastai.learner import CastToTensor, Learner
 from .draw import check_alpha, draw_lam
-from .fits import Fit, check_quantities
+from .fits import Fit
 from .hooks import PlaceHooks, at_fit_exit
 from .mix import mixup_batch
 from .mixed import MixedBatch, draw_partners, n_lams
@@ -170,8 +170,9 @@ def _reference(self:Mixer, b, parts):
 @patch
 def _try_model(self:Mixer, fit, learn, b, parts):
     "Find out where and how the model can be mixed, if that has to be found out"
-    if fit.needs_trial(b.xb, b.n): fit.try_model(learn, b.xb, b.n, parts, lambda proof: fit.find_index_place(proof, parts))
-    elif fit.may_have_codes(b.xb, parts): fit.try_model(learn, b.xb, b.n, parts, lambda proof: check_quantities(proof, parts), optional=True)
+    needed = fit.needs_trial(b.xb, b.n)
+    if not needed and not fit.may_have_codes(b.xb, parts): return
+    fit.try_model(learn, b.xb, b.n, parts, lambda proof: fit.find_index_place(proof, parts), optional=not needed)
 
 @patch
 def _choose_place(self:Mixer, fit, b): return fit.index

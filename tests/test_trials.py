@@ -537,6 +537,16 @@ def test_entries_that_are_infinite_for_all_follow():
     seen,error,*_ = train(Masked(), [(x,y%2) for x,y in BATCHES], manifold(layers='a'))
     assert error is None and len(seen)==len(BATCHES)
 
+def test_codes_are_seen_where_layers_are_mixed_too():
+    class Deep(Coded):
+        def __init__(self):
+            super().__init__()
+            self.b = nn.Linear(4,4)
+        def forward(self, x): return self.h(self.b(self.l(x[:,:3])+self.e(x[:,3].long())))
+    x = torch.cat([torch.randn(8,3),torch.randint(20, (8,1)).float()], 1)
+    seen,error,said,_ = train(Deep(), [(x,Y[:8])]*8, fm.ManifoldMixUp(8.))
+    assert error is None and 'never the input' in ' '.join(said) and all(torch.equal(b.given[0], x) for b in seen)
+
 PICKS = dict(slice=lambda x: x[:,3], list=lambda x: x[:,[2,3]][:,1], select=lambda x: x.index_select(1, torch.tensor([3]))[:,0],
     cat=lambda x: torch.cat([x[:,3:],x[:,3:]], 1)[:,0], where=lambda x: torch.where(x[:,3]>0, x[:,3], 0*x[:,3]))
 @pytest.mark.parametrize('how', PICKS)
