@@ -43,6 +43,7 @@ class PerSample(Mixer):
         self.masks,self.dims = next(iter(cuts), (None,None))
 
     _pastes = property(lambda self: any(m._pastes for m in self.mixers))
+    _shrinks_masks = property(lambda self: any(m._shrinks_masks for m in self.mixers))
 
     def draw(self, x, b):
         "A mixer for each sample, and what each mixer draws"

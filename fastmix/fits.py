@@ -294,14 +294,15 @@ def _likely_masks(self:Fit, ys, cut, mixer):
 
 # %% ../nbs/19_fits.ipynb #aa11bb23
 @patch
-def check_targets(self:Fit, b, pred, mixer):
+def check_targets(self:Fit, b, pred, who):
     "Say once that a target may be no quantity; on a GPU, where this waits, of the first batch only"
     for k,(y,plan) in enumerate(zip(leaves(b.plain[1]),b.plans)):
-        if plan=='paste' and mixer._shrinks_masks: self.say('codes', 'looked' not in self.said and codes_doubt(y, type(mixer).__name__, k))
-        if plan!='interpolate' or 'doubts' in self.said: continue
-        if y.device.type=='cpu' or 'looked' not in self.said:
-            why = doubts(y, pred, mixer._pastes, b.loss_func)
-            self.say('doubts', why and f"{type(mixer).__name__} interpolates these targets, but {why}")
+        if y is None or y.device.type!='cpu' and 'looked' in self.said: continue
+        shrunk = b.mixer._shrinks_masks and (plan=='paste' or k in b.masks)
+        if shrunk and ('codes',k) not in self.said: self.say(('codes',k), codes_doubt(y, who, k))
+        if plan=='interpolate' and 'doubts' not in self.said:
+            why = doubts(y, pred, b.mixer._pastes, b.loss_func)
+            self.say('doubts', why and f"{who} interpolates these targets, but {why}")
     self.said.add('looked')
 
 
@@ -316,6 +317,7 @@ def check_changes(self:Fit, b, learn):
 @patch
 def check_replaced(self:Fit, b, yb):
     "Say once that targets were replaced after they had been interpolated"
+    if 'replaced' in self.said: return
     if any(p=='interpolate' and a is not c for a,c,p in zip(leaves(yb), leaves(b.yb), b.plans)) and not b.are_inputs(yb): self.say('replaced',
         "A callback replaced targets after they were interpolated, and they are taken as they are, without the partners': give it an `order` below that of the mixer")
 

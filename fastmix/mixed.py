@@ -23,6 +23,8 @@ from .tensors import take
 class MixedBatch:
     "A batch as it will be trained on. A mixer fills it in"
     place,layer,boxes,mixes_output,away,predicted,plans,model,iter,cut = -1,'input',None,False,False,False,(),None,None,None
+    masks = () # Targets, by index, that a choice for each sample pastes in some samples
+    mixer = None # That made it
     def __init__(self,
         xb:tuple, # Inputs, as they came
         yb:tuple, # Targets, as they came

@@ -120,6 +120,7 @@ def mixed_batch(self:Mixer,
     check_boxes(learn)
     pct = getattr(learn, 'pct_train', 0.)
     b = MixedBatch(learn.xb, learn.yb, learn.loss_func, pct, self._alpha_now(pct), fit.generator, fit.cpu_generator, fit.hooks)
+    b.mixer = self
     fit.meet(b.xb)
     b.parts = parts = self._parts(b)
     fit.batches += 1
@@ -239,7 +240,7 @@ def after_pred(self:Mixer):
     if b is None: return
     b.predicted = True
     if b.inside: self._check_ran(b)
-    self._fit.check_targets(b, self.pred, self)
+    self._fit.check_targets(b, self.pred, type(self).__name__)
     self.learn.pred = b.mix_outputs(self.pred)
     b.check(self.pred, self.loss_func)
     if not b.paired: return self._fit.check_replaced(b, self.learn.yb)

@@ -66,7 +66,6 @@ def mix_once(
     while res is None: # a choice may leave some batches plain
         chosen = _chosen(mixer, stand)
         res = chosen and chosen.mixed_batch(stand)
-    res.mixer = chosen
     return res
 
 # %% ../nbs/33_pictures.ipynb #b310bfd6

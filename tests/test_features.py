@@ -417,6 +417,15 @@ def test_codes_in_floats_of_a_shrunken_mask_are_said(y, words):
         fit(learn)
     assert any('make codes of classes integers' in str(o.message) for o in w)==bool(words)
 
+def test_codes_in_floats_are_said_of_a_later_batch_and_of_a_choice_too():
+    y = torch.cat([torch.zeros(8,6,6),torch.randint(2, 5, (8,6,6)).float()])
+    for mixer in (fm.ResizeMix(),fm.MixChoice(fm.ResizeMix(), fm.CutMix(), per_sample=True)):
+        learn = Learner(loaders(torch.randn(16,1,6,6), y), nn.Conv2d(1,1,1), loss_func=lambda p,y: (p[:,0]-y).square().mean(), cbs=mixer)
+        with warnings.catch_warnings(record=True) as w:
+            warnings.simplefilter('always')
+            fit(learn)
+        assert sum('make codes of classes integers' in str(o.message) for o in w)==1
+
 @pytest.mark.parametrize('dtype', (torch.float32,torch.bool,torch.int64))
 def test_a_shrunken_padding_mask_shows_or_hides(dtype):
     class Pool(nn.Module):
