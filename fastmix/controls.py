@@ -86,8 +86,8 @@ def find_lengths(proof):
         for j in proof.parts:
             x = proof.xs[j]
             if i==j or not is_float(x) or x.ndim<2 or x[0].numel()<3: continue
-            late = _late_part(x[...,:1] if x.ndim==3 else x) # of features `(B,T,F)` along time
             if steps>x.shape[1]: continue
+            late = _late_part(x[...,:1] if x.ndim==3 else x) # of features `(B,T,F)` along time
             values = [torch.full_like(m, o) for o in ((int(0.4*x.shape[1]),x.shape[1]) if steps else (0.4,1))]
             try: found = _hides(proof, i, j, late, values)
             except Exception: continue # the model does not take such values, so these are no lengths

@@ -40,6 +40,10 @@ def cpu_generator(generator):
     return generator if generator is None or generator.device.type=='cpu' else torch.Generator().manual_seed(_seed(generator))
 
 # %% ../nbs/19_fits.ipynb #e5b15b3b
+def _nothing_found():
+    "What is found out about inputs of one layout, before anything is"
+    return dict(masks={}, aligned={}, tried=False, pads=(), stateful=False, verifies=False, input_follows=False, index=-1, mix_input=True)
+
 class Fit:
     "What a mixer finds out about a Learner, from the first batch of a fit to its end"
     def __init__(self,
@@ -50,14 +54,12 @@ class Fit:
         self.generator = rank_generator(generator, getattr(getattr(learn, 'dls', None), 'device', None) or 'cpu')
         self.cpu_generator = cpu_generator(self.generator)
         self.hooks,self.said,self.batches,self.loss_func = hooks,set(),0,None
-        self.layout,self.layouts,self.by_length = None,{},False
+        self.layout,self.layouts,self.by_length = None,[],False
         self._start_over()
 
-    def _forget(self): self.hooks.places,self.index,self.mix_input = [],-1,True
-
     def _start_over(self):
-        self.masks,self.aligned,self.tried,self.pads,self.stateful,self.verifies,self.input_follows = {},{},False,(),False,False,False
-        self._forget()
+        vars(self).update(_nothing_found())
+        self.hooks.places = []
 
     def say(self, key, message):
         "Warn, once in a fit"
@@ -66,8 +68,6 @@ class Fit:
             self.said.add(key)
 
 # %% ../nbs/19_fits.ipynb #51dfb6b7
-_found = 'masks','aligned','tried','pads','stateful','verifies','input_follows','index','mix_input'
-
 def _layout(xb, by_length):
     "What inputs are made of: their containers and kinds, and, if need be, the sizes of a sample"
     flat = all(isinstance(o, torch.Tensor) for o in xb) # as it mostly is, and faster
@@ -79,14 +79,17 @@ def meet(self:Fit, xb):
     "Take up what was found out about inputs of this layout, or forget what was found out about another one"
     layout = _layout(xb, self.by_length)
     if layout==self.layout: return
-    if self.tried: self.layouts[str(self.layout)] = {k:getattr(self, k) for k in _found},self.hooks.places
+    if self.tried: self.layouts.append((self.layout,{k:getattr(self, k) for k in _nothing_found()},self.hooks.places))
     is_first,self.layout = self.layout is None,layout
     if is_first: return
     self.hooks.remove()
     self._start_over()
-    if (found := self.layouts.get(str(layout))) is None: return
-    vars(self).update(found[0])
-    self.hooks.places = found[1]
+    for i,(known,found,places) in enumerate(self.layouts):
+        if known!=layout: continue
+        vars(self).update(found)
+        self.hooks.places = places
+        del self.layouts[i]
+        return
 
 # %% ../nbs/19_fits.ipynb #cd7f0527
 _again = {2,*(5**k for k in range(3, 12))} # batches in which places are tried again
@@ -176,7 +179,7 @@ def try_model(self:Fit, learn, xb, n, parts, find, optional=False):
     except ValueError as e:
         pads,ends = padding(unwrap(model)),[leaves(xb)[i] for i in parts.inside]
         if not ends or _any_padding(ends, pads): raise
-        self._forget()
+        self._start_over()
         try: proof = self._try_rows(learn, xb, n, parts, find, pads=False)
         except ValueError: raise e from None
         self.pads = pads

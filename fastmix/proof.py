@@ -189,7 +189,7 @@ def run(self:Proof,
         elif record: hooks.handles = self._record(calls, stack)
         with Fixed(q), casts or nullcontext(): pred = self.model(*rebuild(self.xb, xs))
         self.ran = hooks.ran>0
-        self.at_output = {o.data_ptr() for o in mixed}.issuperset([o.data_ptr() for o in leaves(pred) if is_float(o)]) if mixed else False
+        if place is not None: self.at_output = {o.data_ptr() for o in mixed}.issuperset([o.data_ptr() for o in leaves(pred) if is_float(o)])
     except cancels as e: raise Cancelled(e) from None
     finally: hooks.remove()
     if watch: return casts.found

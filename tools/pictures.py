@@ -1,6 +1,7 @@
 "Store the pictures of notebooks in fewer bytes, at the same size: as PNG with a palette, or as JPEG where that is smaller"
-import base64, io, json
+import base64, io
 from argparse import ArgumentParser
+from fastcore.nbio import read_nb, write_nb
 from PIL import Image
 
 def coded(img, **kwargs):
@@ -22,15 +23,15 @@ def smallest(data, colors):
 
 def main(path, colors):
     "Rewrite the pictures in the outputs of the notebook `path`"
-    nb = json.loads(open(path, encoding='utf-8').read())
-    for o in (o for c in nb['cells'] for o in c.get('outputs', [])):
+    nb = read_nb(path)
+    for o in (o for c in nb.cells for o in c.get('outputs', [])):
         for kind in [k for k in o.get('data', {}) if k in ('image/png','image/jpeg')]:
             old = base64.b64decode(o['data'][kind])
             new,res = smallest(old, colors)
             if len(res)>=.95*len(old): continue
             del o['data'][kind]
             o['data'] = {new:base64.b64encode(res).decode()} | o['data']
-    with open(path, 'w', encoding='utf-8') as f: f.write(json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=False)+'\n')
+    write_nb(nb, path)
 
 if __name__ == '__main__':
     p = ArgumentParser(description=__doc__)
