@@ -22,7 +22,7 @@ from .targets import check_mask, codes_doubt, doubts
 from .places import goes_round, index_place, input_name, why_no_index_place
 from .proof import CannotRun, Cancelled, Proof, padding
 from .parts import Parts, may_be_codes, may_be_mask, may_be_no_quantity
-from .reads import loss_reads, state_of
+from .reads import LossReads, state_of
 
 # %% ../nbs/19_fits.ipynb #313c2434
 def _seed(generator): return torch.randint(2**48, (), device=getattr(generator, 'device', 'cpu'), generator=generator).item()
@@ -42,7 +42,7 @@ def cpu_generator(generator):
 # %% ../nbs/19_fits.ipynb #e5b15b3b
 def _nothing_found():
     "What is found out about inputs of one layout, before anything is"
-    return dict(masks={}, aligned={}, tried=False, pads=(), stateful=False, verifies=False, input_follows=False, index=-1, mix_input=True)
+    return dict(masks={}, aligned={}, tried=False, outputs=None, asked=None, pads=(), stateful=False, verifies=False, input_follows=False, index=-1, mix_input=True)
 
 class Fit:
     "What a mixer finds out about a Learner, from the first batch of a fit to its end"
@@ -101,7 +101,7 @@ def _any_padding(xs, pads):
 @patch
 def _try_rows(self:Fit, learn, xb, n, parts, find, pads=True):
     try:
-        with Proof(unwrap(learn.model), xb, n, parts.own, pads=pads, reads=loss_reads(learn, n)) as proof:
+        with Proof(unwrap(learn.model), xb, n, parts.own, pads=pads, reads=LossReads(learn, n)) as proof:
             self.masks,self.aligned = proof.masks,proof.aligned
             find(proof)
     except Cancelled as e: raise e.args[0] from None
@@ -118,7 +118,7 @@ def verify(self:Fit, learn, xb, n, parts):
     self.loss_func = learn.loss_func
     if not due or not self.verifies or self.stateful or n<2: return
     try:
-        with Proof(unwrap(learn.model), xb, n, parts.own, self.masks, not self.pads, loss_reads(learn, n)) as proof: self._verify_places(proof, parts)
+        with Proof(unwrap(learn.model), xb, n, parts.own, self.masks, not self.pads, LossReads(learn, n)) as proof: self._verify_places(proof, parts)
     except Cancelled as e: raise e.args[0] from None
     except ValueError: return # the model stops on these rows, and says why when it sees the batch
 
@@ -164,7 +164,7 @@ def may_have_codes(self:Fit, xb, parts): return any(may_be_codes(leaves(xb)[i]) 
 
 # %% ../nbs/19_fits.ipynb #32e30f0c
 @patch
-def try_model(self:Fit, learn, xb, n, parts, find, optional=False):
+def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
     "Try the model of `learn` on a few rows, and let `find(proof)` look for places"
     model = learn.model
     if model is None: return # as when a batch is only looked at
@@ -174,8 +174,8 @@ def try_model(self:Fit, learn, xb, n, parts, find, optional=False):
     self.loss_func = learn.loss_func
     try: proof = self._try_rows(learn, xb, n, parts, find)
     except CannotRun as e:
-        if not optional: raise
-        return self.say('no trial', f"It could not be tried what the inputs do in the model, and they are mixed as quantities are: {e}")
+        if otherwise is None: raise
+        return self.say('no trial', f"{otherwise}: {e}")
     except ValueError as e:
         pads,ends = padding(unwrap(model)),[leaves(xb)[i] for i in parts.inside]
         if not ends or _any_padding(ends, pads): raise
@@ -185,7 +185,9 @@ def try_model(self:Fit, learn, xb, n, parts, find, optional=False):
         self.pads = pads
         self.say('pads', f"The model looks for padding (index {', '.join(map(str, pads))}) by itself, so it can be mixed only as long as no "
             "batch has any: a fit ends with an error when one does")
-    if optional: return
+    self.say('reads more', proof.unsure and f"{name_of(learn.loss_func)}: the loss also reads something that the model keeps, and it could not be tried whether "
+        "that is mixed as the predictions are: let the model return it, and the loss read it from there")
+    if otherwise is not None: return
     self.stateful,self.verifies = proof.stateful,True
     self.by_length = self.by_length or any(k>1 and k in x.shape[1:] for p in self.hooks.places for k in p.calls.values()
         for x in leaves(xb) if isinstance(x, torch.Tensor)) # a layer may run once for each step

@@ -23,6 +23,7 @@ from .tensors import take
 class MixedBatch:
     "A batch as it will be trained on. A mixer fills it in"
     place,layer,boxes,mixes_output,away,predicted,plans,model,iter,cut = -1,'input',None,False,False,False,(),None,None,None
+    outputs = None # A `Place` that says where predictions hold the batch; None: in the first dimension
     masks = () # Targets, by index, that a choice for each sample pastes in some samples
     mixer = None # That made it
     def __init__(self,
@@ -78,13 +79,17 @@ def _mix_target(self:MixedBatch, y, plan, mix_mask):
     return res,res
 
 @patch
+def _mix_output(self:MixedBatch, t): return mix_targets(t, take(t, self.perm), self.lam)
+
+@patch
 def mix_outputs(self:MixedBatch, pred):
     "`pred`, mixed where the mix is one of predictions"
     if not self.mixes_output: return pred
+    if self.outputs is not None: return self.outputs.mix(None, pred, self.n, self._mix_output)
     ts = leaves(pred)
     if not any(has_samples(o, self.n) and is_float(o) for o in ts): raise ValueError(
         f"Expected floating point predictions for {self.n} samples, but got {', '.join(map(kind_of, ts))}")
-    return rebuild(pred, [mix_targets(o, take(o, self.perm), self.lam) if has_samples(o, self.n) and is_float(o) else o for o in ts])
+    return rebuild(pred, [self._mix_output(o) if has_samples(o, self.n) and is_float(o) else o for o in ts])
 
 # %% ../nbs/16_mixed.ipynb #a18a7391
 @patch

@@ -75,7 +75,7 @@ class Proof:
         own:set=frozenset(), # Leaves of the inputs, by index, that stay the sample's own; the trial has them alike in all rows
         masks=None, # Padding masks, if they are known: index of the leaf, and the value that hides
         pads:bool=True, # Try padding that the rows lack?
-        reads=None # A function of what the model returns and the rows it was given: which leaves the loss reads, as a list of bools, or None for all
+        reads=None # A `LossReads`; by default the loss reads all that the model returns, and nothing else
     ):
         self.model,self.xb,self.n,self.passes,self.own,self.reads,self.back = model,xb,n,0,set(own),reads,{}
         self.error,self.known_masks,self.pads = None,masks,padding(model) if pads else ()
@@ -109,6 +109,7 @@ def _begin(self:Proof):
     "Choose the rows, and find out what masks them"
     xs = leaves(self.xb)
     self.parts = [i for i,o in enumerate(xs) if has_samples(o, self.n)]
+    if not self.parts: raise CannotRun("Expected inputs with a Tensor for all samples, rows of which could be tried, but got none")
     rows = pick_rows([xs[i] for i in self.parts], self.n, 7)
     copies,taken = (torch.tensor(o, device='cpu') for o in ([rows[:i].count(r) for i,r in enumerate(rows)],rows))
     plain = [o[taken.to(o.device)].detach() if i in self.parts else o for i,o in enumerate(xs)]
@@ -130,15 +131,19 @@ def _begin(self:Proof):
 def _predict(self:Proof, rows):
     "Predict for all 7 rows and for 5 of them, and see where each tensor holds the batch"
     self.pred,self.calls = self.run(7, record=True)
-    read = self.reads(self.returned, rows) if self.reads and len(self.pred)>1 else None
+    self.rows,plain = rows,self.returned
+    loss = self._loss_of(plain)
+    read = self.reads.leaves(plain, rows) if self.reads and len(self.pred)>1 else None
     self.counts = read or [True]*len(self.pred)
     again = self.run(7, reset=False)[0]
     few,calls = self.run(5, record=True)
+    self.reads_more = loss is not None and not _same(loss, self.reads.value(plain, rows))
     self._find_dims(few, calls)
     if read: self._check_read(few)
     self.pred_with_masks = self.run(7, xs=self.with_masks)[0] if self.masks else self.pred
+    self.losses = {False: loss, True: self._loss_of(self.returned) if self.masks else loss}
     self.same = all(self._spread(p, d)<1e-12 for p,d in self._outs(self.pred))
-    self.tol = self._tolerance()
+    self._set_tolerance()
     self.stateful = any(float((q.double()-p.double()).norm())>1e-3*self._spread(p, d) for (q,_),(p,d) in zip(self._outs(again),self._outs(self.pred)))
 
 @patch
@@ -193,7 +198,7 @@ def run(self:Proof,
     except cancels as e: raise Cancelled(e) from None
     finally: hooks.remove()
     if watch: return casts.found
-    if record: self.returned = pred
+    self.returned = pred
     return [o.detach().clone() if isinstance(o, Tensor) else o for o in leaves(pred)],calls
 
 @patch
@@ -262,13 +267,37 @@ def ratio(self:Proof, got, pred, n=7):
     return worst
 
 @patch
-def _tolerance(self:Proof):
+def _set_tolerance(self:Proof):
     "What rounding can do, measured by swapping whole rows of the inputs"
     half = any(p.dtype in (torch.float16,torch.bfloat16) for p in self.model.parameters())
-    low = 5e-3 if half else 1e-4
+    self.tol,self.unsure = 5e-3 if half else 1e-4,self.reads_more
     try: base = self.ratio(self.run(7, swap=self.parts)[0], self.pred)
-    except Exception: return low # rows that have to be in an order of their own
-    return max(low, min(1e-2, 10*base))
+    except Exception: return # rows that have to be in an order of their own
+    self.unsure = self.reads_more and (self.reads.are_alike(self.rows) or not self._repeats_loss())
+    self.tol = max(self.tol, min(1e-2, 10*base))
+
+# %% ../nbs/12_proof.ipynb #f59cfd67
+def _same(a, b, tol=1e-4): return b is not None and a.shape==b.shape and torch.allclose(a.double(), b.double(), rtol=tol, atol=1e-7, equal_nan=True)
+
+@patch
+def _loss_of(self:Proof, pred):
+    "The loss of `pred`, if the loss says the same of it twice"
+    if self.reads is None or (res := self.reads.value(pred, self.rows)) is None: return
+    return res if _same(res, self.reads.value(pred, self.rows)) else None
+
+@patch
+def _repeats_loss(self:Proof, pred=None, masked=False):
+    swapped = self.rows[trial_perm(7, self.rows.device)]
+    return _same(self.losses[masked], self.reads.value(self.returned if pred is None else pred, swapped), self.tol)
+
+# %% ../nbs/12_proof.ipynb #2abd1bb1
+@patch
+def loss_follows(self:Proof,
+    pred=None, # What the model returned, with rows swapped; by default what the last run did
+    masked=False # Did it run with padding masks as they are?
+):
+    "Is whatever else the loss reads of the model swapped with the predictions?"
+    return not self.reads_more or self.unsure or self._repeats_loss(pred, masked)
 
 # %% ../nbs/12_proof.ipynb #2a03af94
 @patch
@@ -310,7 +339,7 @@ def follows(self:Proof, place, swap=(), masked=False):
     "Do predictions follow when rows are swapped at `place` (None: nowhere) and in the leaves `swap`?"
     xs,pred = (self.with_masks,self.pred_with_masks) if masked else (self.xs,self.pred)
     try:
-        if self.ratio(self.run(7, place, swap, xs)[0], pred)>self.tol: return False
+        if self.ratio(self.run(7, place, swap, xs)[0], pred)>self.tol or not self.loss_follows(masked=masked): return False
         xs_back,pred_back = self._backwards(masked)
         got = self.run(7, place, swap, xs_back, q=0.02)[0]
         if (self.ran or place is None) and self.ratio(got, pred_back)>self.tol: return False # a layer may be dropped by chance

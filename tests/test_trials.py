@@ -581,3 +581,89 @@ def test_padding_masks_keep_two_values_in_a_choice_for_each_sample():
     net,m = Masked(),MASK.float()
     seen,error,*_ = train(net, [(SEQ,m,Y[:8])]*4, fm.MixChoice(fm.ResizeMix(dims=1), fm.MixUp(8.), per_sample=True), n_inp=2)
     assert error is None and all(set(b.given[1].unique().tolist())<={0.,1.} for b in seen)
+
+
+# What the loss reads from the model beside its predictions
+
+class Keeps(Net):
+    "Keeps the predictions of a second head for the loss, as deep supervision may"
+    def __init__(self):
+        super().__init__()
+        self.g = nn.Linear(6,3)
+    def forward(self, x):
+        h = self.a(x)
+        self.kept = self.g(h)
+        return self.h(self.b(h))
+
+def both_heads(net):
+    def loss(p, t): return ce(p, t)+.4*ce(net.kept, t)
+    return loss
+
+@pytest.mark.parametrize('make', (manifold, lambda layers: fm.ManifoldMixUp(8., layers=layers)))
+def test_what_the_loss_reads_from_the_model_has_to_be_mixed(make):
+    net = Keeps()
+    seen,error,*_ = train(net, BATCHES, make(layers='b'), loss=both_heads(net))
+    assert not seen and 'the loss also reads something that the model keeps' in error
+
+def test_what_the_loss_reads_from_the_model_may_be_behind_the_place():
+    net = Keeps()
+    seen,error,said,_ = train(net, BATCHES, manifold(layers='a'), loss=both_heads(net))
+    assert error is None and len(seen)==len(BATCHES) and not any('keeps' in o for o in said)
+    for b in seen:
+        with torch.no_grad():
+            x,(y,) = lerp(b, b.x[0]),b.y
+            p,k = net(x),net.kept
+            own,partners = (ce(p, t)+.4*ce(k, t) for t in (y,y[b.perm]))
+        want = b.lam[0]*own + (1-b.lam[0])*partners
+        torch.testing.assert_close(b.loss, want, rtol=1e-4, atol=1e-5)
+
+def test_default_places_are_before_all_that_the_loss_reads():
+    net = Keeps()
+    seen,error,_,learn = train(net, BATCHES*4, fm.ManifoldMixUp(8.), loss=both_heads(net))
+    assert error is None and len(seen)==4*len(BATCHES)
+    for b in seen:
+        if b.mixed: torch.testing.assert_close(b.pred, lerp(b, net(b.x[0])), rtol=1e-4, atol=1e-4)
+
+def test_a_regulariser_of_what_the_model_keeps_needs_no_mix():
+    class Experts(Keeps):
+        def forward(self, x):
+            self.share = self.a(x).softmax(-1).mean(0)
+            return super().forward(x)
+    net = Experts()
+    for mixer in (manifold(layers='b'), fm.OutputMixUp(8.)):
+        seen,error,said,_ = train(net, BATCHES, mixer, loss=lambda p,t: ce(p, t)+net.share.square().sum())
+        assert error is None and len(seen)==len(BATCHES) and not any('keeps' in o for o in said)
+
+def test_outputs_are_not_mixed_without_what_else_the_loss_reads():
+    net = Keeps()
+    seen,error,*_ = train(net, BATCHES, fm.OutputMixUp(8.), loss=both_heads(net))
+    assert not seen and 'the loss also reads something that the model keeps' in error
+
+def test_it_is_said_where_it_can_not_be_tried_what_the_loss_reads():
+    net = Keeps()
+    seen,error,said,_ = train(net, [(x,0*y) for x,y in BATCHES], manifold(layers='b'), loss=both_heads(net))
+    assert error is None and any('the loss also reads something that the model keeps' in o for o in said)
+
+@pytest.mark.parametrize('steps', (8,5))
+def test_outputs_are_mixed_along_the_batch_wherever_it_is(steps):
+    class Late(Net):
+        "Predicts `(T,B,C)`, as CTC wants it, and an auxiliary `(L,B,C)` with as many layers as samples"
+        def forward(self, x):
+            p = super().forward(x)
+            return torch.stack([p*(k+1) for k in range(steps)]),torch.stack([p-k for k in range(8)])
+    net = Late()
+    def loss(p, t): return sum(ce(o.mean(0), t) for o in p)
+    seen,error,*_ = train(net, BATCHES, fm.OutputMixUp(8.), loss=loss)
+    assert error is None and len(seen)==len(BATCHES)
+    for b in seen:
+        with torch.no_grad(): want = net(b.x[0])
+        for p,q in zip(b.pred, want):
+            torch.testing.assert_close(p, lerp(b, q.movedim(1, 0)).movedim(0, 1), rtol=1e-4, atol=1e-4)
+
+def test_similarities_are_no_outputs_to_mix():
+    class Pairwise(Net):
+        def forward(self, x):
+            p = super().forward(x)
+            return p@p.T
+    def loss(p, t): return F.binary_cross_entropy_with_logits(p, (t[:,None]==t).float())
+    assert 'each pair of samples' in train(Pairwise(), BATCHES, fm.OutputMixUp(8.), loss=loss)[1]
