@@ -42,7 +42,8 @@ def cpu_generator(generator):
 # %% ../nbs/19_fits.ipynb #e5b15b3b
 def _nothing_found():
     "What is found out about inputs of one layout, before anything is"
-    return dict(masks={}, aligned={}, tried=False, outputs=None, asked=None, pads=(), stateful=False, verifies=False, input_follows=False, index=-1, mix_input=True)
+    return dict(masks={}, aligned={}, tried=False, outputs=None, asked=None, pads=(), stateful=False, verifies=False, input_follows=False,
+        index=-1, mix_input=True)
 
 class Fit:
     "What a mixer finds out about a Learner, from the first batch of a fit to its end"
@@ -193,6 +194,8 @@ def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
         for x in leaves(xb) if isinstance(x, torch.Tensor)) # a layer may run once for each step
     if proof.same: self.say('same', "All rows of the first batch have the same predictions, so it could not be tried whether they follow "
         "what is mixed inside the model: name the `layers` or the inputs= to mix if you know that they do")
+    if proof.state.iterators: self.say('iterators', f"The model holds an iterator, a {proof.state.iterators[0]}, and the steps that it makes in a "
+        "trial are not taken back: count in an attribute, which is put back")
     if proof.stateful: self.say('state', "The model keeps a state from one batch to the next, and in it a sample keeps what it has of earlier "
         "batches, whoever its partner is")
     for i in parts.direct:
@@ -315,9 +318,12 @@ def check_targets(self:Fit, b, pred, who):
 @patch
 def check_changes(self:Fit, b, learn):
     "Take over targets that were changed behind the mixer; say once if inputs were changed with them"
-    changed = any(a is not c for a,c in zip(leaves(learn.xb), leaves(b.xb)))
-    if b.follow_targets(learn.yb) and changed: self.say('behind', "A callback changed inputs and targets after they were mixed. That is right if it treats "
+    changed,replaced = (any(a is not c for a,c in zip(leaves(o), leaves(p))) for o,p in ((learn.xb,b.xb),(learn.yb,b.yb)))
+    if not b.follow_targets(learn.yb) or b.are_inputs(learn.yb): return
+    if changed: self.say('behind', "A callback changed inputs and targets after they were mixed. That is right if it treats "
         "all samples alike; one that reorders or flips single samples needs an `order` below that of the mixer")
+    elif replaced: self.say('replaced', "A callback replaced targets after their partners were drawn, and they are taken for the samples' own, with the partners' among them. "
+        "That is right if it changed the own targets; one that makes targets of the mixed inputs needs an `order` below that of the mixer")
 
 @patch
 def check_replaced(self:Fit, b, yb):

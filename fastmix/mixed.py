@@ -78,6 +78,7 @@ def _mix_target(self:MixedBatch, y, plan, mix_mask):
     res = y if plan=='keep' else mix_mask(y) if plan=='paste' else mix_targets(y, take(y, self.perm), self.lam)
     return res,res
 
+# %% ../nbs/16_mixed.ipynb #ccfbc4bd
 @patch
 def _mix_output(self:MixedBatch, t): return mix_targets(t, take(t, self.perm), self.lam)
 

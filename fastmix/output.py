@@ -15,7 +15,7 @@ from fastai.learner import Learner
 from .callback import MixUp
 from .hooks import BatchDim, Place
 from .known import is_known
-from .nested import has_samples, is_float, kind_of, leaves, rebuild
+from .nested import has_samples, is_float, kind_of, leaves
 from .parts import Parts
 from .proof import Pairs
 from .rows import trial_perm

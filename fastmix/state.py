@@ -8,8 +8,9 @@ A forward pass may change a model: running statistics, queues, counters, recurre
 __all__ = ['State', 'unhide', 'untouched']
 
 # %% ../nbs/09_state.ipynb #f02061b4
-import random, numpy as np, torch
+import io, random, numpy as np, torch
 from collections import deque
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, SimpleNamespace
@@ -27,6 +28,9 @@ def _slots(c):
     return [k for k in ((names,) if isinstance(names, str) else names) if k not in ('__dict__','__weakref__')]
 
 def _differs(o, c): return len(o)!=len(c) or any(a is not b or o[a] is not c[b] for a,b in zip(o,c))
+
+_plain = int,float,str,type(None)
+_containers = list,dict,set,deque
 
 def _own_class(c): return not c.__module__.startswith(('torch.','builtins','collections'))
 
@@ -50,7 +54,7 @@ def _set_grad(p, g, values):
 class State:
     "All that a call may change in `model`: parameters, buffers, and whatever else its modules hold; or in a function or an object"
     def __init__(self, model):
-        self.tensors,self.undo,self.seen = {},[],{}
+        self.tensors,self.undo,self.seen,self.iterators = {},[],{},[]
         if not isinstance(model, nn.Module): # a function or an object
             self._keep(model)
             return
@@ -77,6 +81,7 @@ class State:
         elif isinstance(o, (list,deque)): self._keep_all(o, o, _refill_list, list(o), depth)
         elif isinstance(o, set): self._keep_all(o, (), _refill_set, set(o), depth)
         elif isinstance(o, tuple): self._keep_all(o, o, None, None, depth)
+        elif isinstance(o, Iterator) and not isinstance(o, io.IOBase): self.iterators.append(type(o).__name__) # its steps can't be taken back
         elif depth: self._keep_object(o, depth)
 
 # %% ../nbs/09_state.ipynb #091b0a68
@@ -110,15 +115,21 @@ def _keep_function(self:State, f, depth):
 
 @patch
 def _keep_globals(self:State, fs):
-    "What hooks put into lists and dicts of the module that they were written in"
+    "What functions, and those that they call, count or put into lists and dicts of the module that they were written in"
     for f in fs:
         for k in getattr(f, '__code__', _no_code).co_names:
-            if isinstance(v := f.__globals__.get(k), (list,dict,set,deque)): self._keep(v)
+            v = f.__globals__.get(k, f)
+            if isinstance(v, _containers): self._keep(v)
+            elif isinstance(v, _plain): self._after(f.__globals__.__setitem__, k, v)
+            elif isinstance(v, FunctionType) and v.__globals__ is f.__globals__ and id(v) not in self.seen:
+                self.seen[id(v)] = v
+                self._keep_globals([v])
 
 @patch
 def _keep_class(self:State, c):
     for k,v in list(vars(c).items()):
-        if k.startswith('__') or not isinstance(v, (Tensor,int,float,str,type(None),list,dict,set,deque)): continue
+        if isinstance(v, FunctionType): self._keep_globals([v])
+        if k.startswith('__') or not isinstance(v, (Tensor,*_plain,*_containers)): continue
         self._keep(v)
         self._after(setattr, c, k, v)
 

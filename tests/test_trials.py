@@ -1,5 +1,5 @@
 "Models, batches and callbacks that are not in every batch what they are in the first: what is predicted is the mixture, or the fit is refused"
-import numpy as np, pytest, random, torch, torch.nn.functional as F
+import itertools, numpy as np, pytest, random, torch, torch.nn.functional as F
 from collections import OrderedDict
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -298,6 +298,16 @@ def test_a_clean_pass_before_a_mixed_one_under_checkpoints(reentrant):
         res.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
         assert error is None
     assert torch.allclose(*res, atol=1e-6)
+
+
+def test_targets_made_behind_the_mixer_are_announced():
+    class Double(Callback):
+        order = 1000
+        def before_batch(self): self.learn.yb = (2*self.x,)
+    class Keep(Net):
+        def forward(self, x): return self.b(self.a(x))
+    rows,error,said,_ = train(Keep(), [(x,x) for x,_ in BATCHES], fm.MixUp(8.), Double(), loss=lambda p,t: F.mse_loss(p, t))
+    assert error is None and len(rows)==len(BATCHES) and sum('makes targets of the mixed inputs' in o for o in said)==1
 
 
 # What a trial leaves behind: nothing
@@ -667,3 +677,41 @@ def test_similarities_are_no_outputs_to_mix():
             return p@p.T
     def loss(p, t): return F.binary_cross_entropy_with_logits(p, (t[:,None]==t).float())
     assert 'each pair of samples' in train(Pairwise(), BATCHES, fm.OutputMixUp(8.), loss=loss)[1]
+
+
+# What a trial would leave behind
+
+PASSES,LOG = 0,[]
+
+def note(x):
+    LOG.append(len(x))
+    return x
+
+class Counted(Net):
+    "Counts its passes in the module that it is written in"
+    def forward(self, x):
+        global PASSES
+        PASSES += 1
+        return super().forward(note(x))
+
+def test_a_trial_is_not_counted_in_the_module_of_a_model():
+    global PASSES
+    for mixer in (fm.MixUp(p=0.),manifold()):
+        PASSES = 0
+        LOG.clear()
+        train(Counted(), BATCHES, mixer)
+        if mixer.name=="mix_up": plain = PASSES,[*LOG]
+    assert (PASSES,LOG)==plain and len(LOG)>=len(BATCHES)
+
+class Stepped(Net):
+    def __init__(self, steps):
+        super().__init__()
+        self.steps = steps
+    def forward(self, x):
+        next(self.steps)
+        return super().forward(x)
+
+@pytest.mark.parametrize('make', (lambda: iter(range(10**6)), lambda: (o for o in range(10**6)), lambda: itertools.count()))
+def test_an_iterator_can_not_be_taken_back_and_that_is_said(make):
+    assert any('iterator' in o for o in train(Stepped(make()), BATCHES, manifold(), plain=Net())[2])
+    assert not any('iterator' in o for o in train(Net(), BATCHES, manifold())[2])
