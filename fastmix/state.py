@@ -119,7 +119,7 @@ def _keep_globals(self:State, fs):
     for f in fs:
         for k in getattr(f, '__code__', _no_code).co_names:
             v = f.__globals__.get(k, f)
-            if isinstance(v, _containers): self._keep(v)
+            if type(v) in _containers: self._keep(v)
             elif isinstance(v, _plain): self._after(f.__globals__.__setitem__, k, v)
             elif isinstance(v, FunctionType) and v.__globals__ is f.__globals__ and id(v) not in self.seen:
                 self.seen[id(v)] = v

@@ -60,10 +60,11 @@ class Trapped(nn.Module):
 
 during = set()
 class OwnLoss(nn.CrossEntropyLoss):
-    "A loss of the user's own, which says how it was asked"
+    "A loss of the user's own, which says how it was asked; in a trial it raises nothing, as above"
     def forward(self, pred, y):
         res = super().forward(pred, y)
-        try: call('loss')
+        try:
+            if not torch._C._len_torch_dispatch_stack(): call('loss')
         except BaseException:
             during.add((self.reduction,res.ndim))
             raise
