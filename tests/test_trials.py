@@ -1,5 +1,5 @@
 "Models, batches and callbacks that are not in every batch what they are in the first: what is predicted is the mixture, or the fit is refused"
-import itertools, numpy as np, pytest, random, torch, torch.nn.functional as F
+import itertools, numpy as np, pytest, random, torch, torch.nn.functional as F, warnings
 from collections import OrderedDict
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -715,3 +715,16 @@ class Stepped(Net):
 def test_an_iterator_can_not_be_taken_back_and_that_is_said(make):
     assert any('iterator' in o for o in train(Stepped(make()), BATCHES, manifold(), plain=Net())[2])
     assert not any('iterator' in o for o in train(Net(), BATCHES, manifold())[2])
+
+
+# No batch
+
+def test_it_is_said_when_no_batch_is_full():
+    from fastai.basics import DataLoaders, Learner
+    for n,is_said in ((6,True),(8,False)):
+        dls = DataLoaders.from_dsets([*zip(X[:n], Y[:n])], [*zip(X[:n], Y[:n])], bs=8, num_workers=0, device='cpu')
+        learn = Learner(dls, Net(), loss_func=ce).mixup()
+        with warnings.catch_warnings(record=True) as warned, learn.no_bar(), learn.no_logging():
+            warnings.simplefilter('always')
+            learn.fit(2)
+        assert sum('smaller `bs`' in o for o in told(warned))==is_said
