@@ -13,7 +13,7 @@ from fastcore.nbio import read_nb
 root = Path(__file__).parent.parent
 nbs = root/'nbs'
 slow = {*(f'tutorials/{o}.ipynb' for o in 'distributed image manifold recipes segmentation signals tabular text video'.split()),
-    '39_compare.ipynb','robust.ipynb'}
+    '42_compare.ipynb','robust.ipynb'}
 limit = 90 # seconds of processor time for a page
 unseen = {'hide', 'export', 'exporti', 'exports', 'default_exp'}
 
