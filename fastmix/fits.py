@@ -9,6 +9,7 @@ __all__ = ['rank_generator', 'cpu_generator', 'Fit', 'check_quantities', 'as_mas
 
 # %% ../nbs/20_fits.ipynb #e896e502
 import torch, torch.utils._pytree as pytree, warnings
+from contextlib import ExitStack
 from torch import nn
 from fastcore.basics import patch
 from fastai.torch_core import num_distrib, rank_distrib
@@ -41,7 +42,7 @@ def cpu_generator(generator):
 # %% ../nbs/20_fits.ipynb #e5b15b3b
 def _nothing_found():
     "What is found out about inputs of one layout, before anything is"
-    return dict(masks={}, aligned={}, tried=False, outputs=None, asked=None, pads=(), stateful=False, verifies=False, input_follows=False,
+    return dict(masks={}, aligned={}, tried=False, outputs=None, asked_loss=None, pads=(), stateful=False, verifies=False, input_follows=False,
         index=-1, mix_input=True)
 
 class Fit:
@@ -53,7 +54,8 @@ class Fit:
     ):
         self.generator = rank_generator(generator, getattr(getattr(learn, 'dls', None), 'device', None) or 'cpu')
         self.cpu_generator = cpu_generator(self.generator)
-        self.hooks,self.said,self.batches,self.loss_func = hooks,set(),0,None
+        self.hooks,self.said,self.batches = hooks,set(),0
+        self.loss_func=self.watched = None # losses with which places were tried, and whose state was looked at
         self.layout,self.layouts,self.by_length = None,[],False
         self._start_over()
 
@@ -118,7 +120,9 @@ def verify(self:Fit, learn, xb, n, parts):
     self.loss_func = learn.loss_func
     if not due or not self.verifies or self.stateful or n<2: return
     try:
-        with Proof(unwrap(learn.model), xb, n, parts.own, self.masks, not self.pads, LossReads(learn, n)) as proof: self._verify_places(proof, parts)
+        with Proof(unwrap(learn.model), xb, n, parts.own, self.masks, not self.pads, LossReads(learn, n)) as proof:
+            self._say_loss(learn, proof.loss_doubt)
+            self._verify_places(proof, parts)
     except Cancelled as e: raise e.args[0] from None
     except ValueError: return # the model stops on these rows, and says why when it sees the batch
 
@@ -185,8 +189,7 @@ def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
         self.pads = pads
         self.say('pads', f"The model looks for padding (index {', '.join(map(str, pads))}) by itself, so it can be mixed only as long as no "
             "batch has any: a fit ends with an error when one does")
-    self.say('reads more', proof.unsure and f"{name_of(learn.loss_func)}: the loss also reads something that the model keeps, and it could not be tried whether "
-        "that is mixed as the predictions are: let the model return it, and the loss read it from there")
+    self._say_loss(learn, proof.loss_doubt)
     if otherwise is not None: return
     self.stateful,self.verifies = proof.stateful,True
     self.by_length = self.by_length or any(k>1 and k in x.shape[1:] for p in self.hooks.places for k in p.calls.values()
@@ -222,6 +225,28 @@ def find_index_place(self:Fit, proof, parts):
         f"can be mixed, behind embeddings or later, but at none do the predictions follow{why_no_index_place(proof, swap)}: {ways}")
     self.index = len(self.hooks.places)
     self.hooks.places.append(place)
+
+# %% ../nbs/20_fits.ipynb #53fa6a1f
+@patch
+def _say_loss(self:Fit, learn, doubt):
+    self.asked_loss = learn.loss_func
+    self.say(('reads',name_of(learn.loss_func)), doubt and f"{name_of(learn.loss_func)}: the loss may also read something that is kept elsewhere, as weights of the samples or what "
+        f"the model keeps, and it could not be tried whether that is mixed with the predictions, since {doubt}. That is right if it reads nothing but "
+        "predictions and targets; else give it as a target, or let the model return it")
+
+@patch
+def try_loss(self:Fit, learn, xb, n, parts, find):
+    "Say once that a loss may read what is not mixed, and let `find(proof)` look at predictions"
+    reads = LossReads(learn, n)
+    due = self.asked_loss is not learn.loss_func or self.batches in _again and not self.verifies
+    if not due or not reads.may_read_more or learn.model is None: return
+    self.outputs = None
+    with ExitStack() as stack:
+        try: proof = stack.enter_context(Proof(unwrap(learn.model), xb, n, parts.own, reads=reads))
+        except Cancelled as e: raise e.args[0] from None
+        except Exception as e: return self._say_loss(learn, f'the model stops on 7 of the samples ({type(e).__name__}: {str(e)[:100]})')
+        self._say_loss(learn, proof.loss_doubt)
+        find(proof)
 
 # %% ../nbs/20_fits.ipynb #9fa83645
 def as_mask(m, hidden, where):

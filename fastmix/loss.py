@@ -77,6 +77,14 @@ def _matches(func, pred, y):
     if func is F.multi_margin_loss: return pred.ndim==2 and y.shape==pred.shape[:1]
     return y.shape==pred.shape and (pred.ndim>1 or func not in (F.multilabel_margin_loss, F.multilabel_soft_margin_loss))
 
+def _check_weight(known, loss_func, pred):
+    "Raise ValueError for a weight of each sample, which would be the own sample's for both targets"
+    for k in ('weight','pos_weight'):
+        w = known.options.get(k)
+        if isinstance(w, Tensor) and w.ndim==pred.ndim and w.shape[0]==pred.shape[0]>1 and not known.func in (F.cross_entropy, F.nll_loss): raise ValueError(
+            f"Expected a weight for each class, but {name_of(loss_func)} has a {k} {tuple(w.shape)} for each sample, which would weight the partner's target too: "
+            "give weights as a target, to a loss of your own")
+
 def _check_pair(loss_func, pred, y, y1):
     "Raise unless these can be mixed by a known loss"
     if not all(isinstance(o, Tensor) for o in (pred,y,y1)):
@@ -117,6 +125,7 @@ def known_loss(known, loss_func, pred, yb, yb1, lam):
         loss_func(pred, *yb) # says it in PyTorch's own words, where PyTorch refuses it too
         raise ValueError(f"Expected predictions and targets of {name_of(loss_func)} to match entry by entry, "
             f"but got shapes {tuple(pred.shape)} and {tuple(yb[0].shape)}")
+    _check_weight(known, loss_func, p)
     return _mixed(known, p, (y,*rest), (y1,*rest1), lam)
 
 # %% ../nbs/05_loss.ipynb #4870f2aa
@@ -132,6 +141,7 @@ def check_entries(
     if known.flat is not None: p,y = _flatten(known.flat, p.to('meta'), y.to('meta')) # shapes alone
     if not _matches(known.func, p, y): raise ValueError(f"Expected predictions and targets of {name_of(loss_func)} to match entry by entry, "
         f"but got shapes {tuple(pred.shape)} and {tuple(yb[0].shape)}")
+    _check_weight(known, loss_func, p)
 
 # %% ../nbs/05_loss.ipynb #9d471569
 def _first(o):

@@ -26,6 +26,7 @@ class MixedBatch:
     outputs = None # A `Place` that says where predictions hold the batch; None: in the first dimension
     masks = () # Targets, by index, that a choice for each sample pastes in some samples
     mixer = None # That made it
+    watch = None # A function that is given the loss function and a function that computes the mixed loss, which it returns
     def __init__(self,
         xb:tuple, # Inputs, as they came
         yb:tuple, # Targets, as they came
@@ -119,8 +120,8 @@ def loss(self:MixedBatch, pred, loss_func=None):
     self.check(pred, f)
     if not self.paired: return f(pred, *self.yb)
     if 'one_hot' in self.plans: return self._dense(f, pred)
-    f = f if isinstance(f, MixUpLoss) else MixUpLoss(f)
-    return f(pred, *self.yb, yb1=self.yb1, lam=self.lam)
+    def _mixed(): return (f if isinstance(f, MixUpLoss) else MixUpLoss(f))(pred, *self.yb, yb1=self.yb1, lam=self.lam)
+    return _mixed() if self.watch is None else self.watch(f, _mixed)
 
 # %% ../nbs/17_mixed.ipynb #fcdcb077
 @patch

@@ -122,7 +122,7 @@ def mixed_batch(self:Mixer,
     check_boxes(learn)
     pct = getattr(learn, 'pct_train', 0.)
     b = MixedBatch(learn.xb, learn.yb, learn.loss_func, pct, self._alpha_now(pct), fit.generator, fit.cpu_generator, fit.hooks)
-    b.mixer = self
+    b.mixer,b.watch = self,partial(watch_loss, fit)
     fit.meet(b.xb)
     b.parts = parts = self._parts(b)
     fit.batches += 1
@@ -132,6 +132,7 @@ def mixed_batch(self:Mixer,
     if self.stack_x: check_stacked(learn.model, len(b.xb))
     elif fit.tried: fit.verify(learn, b.xb, b.n, parts)
     elif b.n>1: self._try_model(fit, learn, b, parts)
+    if not self.stack_x and b.n>1: fit.try_loss(learn, b.xb, b.n, parts, partial(self._look, fit))
     fit.tried = fit.tried or b.n>1
     x = self._reference(b, parts)
     b.plans = self._plans(fit, learn, b, x)
@@ -177,6 +178,9 @@ def _try_model(self:Mixer, fit, learn, b, parts):
     if not needed and not fit.may_have_codes(b.xb, parts): return
     fit.try_model(learn, b.xb, b.n, parts, lambda proof: fit.find_index_place(proof, parts), None if needed else
         "It could not be tried what the inputs do in the model, and they are mixed as quantities are")
+
+@patch
+def _look(self:Mixer, fit, proof): "Look at the predictions of a trial"
 
 @patch
 def _choose_place(self:Mixer, fit, b): return fit.index
@@ -256,7 +260,7 @@ def after_loss(self:Mixer):
     b = self._batch
     if b is None or not b.away: return
     b.away,self.learn.yb = False,b.yb
-    try: self.learn.loss_grad = watch_loss(self._fit, b, self.pred, self.loss_func)
+    try: self.learn.loss_grad = b.loss(self.pred, self.loss_func)
     except Exception as e:
         if not e.args: e.args = (f"{type(e).__name__} in {self.loss_func}",) # fastai asks for a message, and an assertion may have none
         raise

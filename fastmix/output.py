@@ -8,13 +8,11 @@
 __all__ = ['OutputMixUp']
 
 # %% ../nbs/29_output.ipynb #9dc59efa
-from functools import partial
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.learner import Learner
 from .callback import MixUp
 from .hooks import BatchDim, Place
-from .known import is_known
 from .nested import has_samples, is_float, kind_of, leaves
 from .parts import Parts
 from .proof import Pairs
@@ -22,17 +20,23 @@ from .rows import trial_perm
 from .settings import check_names
 
 # %% ../nbs/29_output.ipynb #59d6127d
-def _try_outputs(fit, proof):
-    "Note where predictions hold the batch; raises ValueError if mixing them is not all there is to mix"
+def _place_outputs(proof):
+    "A `Place` that says where predictions hold the batch; raises ValueError if mixing them is not all there is to mix"
     for o,d,read in zip(proof.pred, proof.dims, proof.counts):
         if read and isinstance(d, Pairs): raise ValueError("Expected predictions with the samples in one dimension, but the model returns one for "
             f"each pair of samples, {kind_of(o)} for 7: mix the inputs, or a layer with ManifoldMixUp")
+    bad = next((o for o,d,read in zip(proof.pred, proof.dims, proof.counts) if proof.read and read and not is_float(o) and isinstance(d, BatchDim)), None)
+    if bad is not None: raise ValueError(f"Expected predictions that can be mixed, but the loss also reads {kind_of(bad)} that the model returns, which would stay "
+        "the samples' own: mix the inputs, or a layer with ManifoldMixUp, and give the model masks and lengths as inputs")
+    if not proof.flat_is_clear: raise ValueError("Expected predictions with the samples in one dimension, but they change places there otherwise than in "
+        "the inputs: return predictions (B,...) from the model")
     dims = [d if is_float(o) and isinstance(d, BatchDim) else None for o,d in zip(proof.pred,proof.dims)]
-    fit.outputs = Place('output', (None,), {None: dims})
+    res = Place('output', (None,), {None: dims})
     proof.run(7)
-    swapped = fit.outputs.mix(None, proof.returned, 7, lambda t: t[trial_perm(7, t.device)])
+    swapped = res.mix(None, proof.returned, 7, lambda t: t[trial_perm(7, t.device)])
     if not proof.loss_follows(swapped): raise ValueError("Expected a loss of the predictions alone for OutputMixUp, but the loss also reads something "
         "that the model keeps, which is not mixed: let the model return it, and the loss read it from there")
+    return res
 
 @delegates(but=['inputs','stack_x'])
 class OutputMixUp(MixUp):
@@ -73,20 +77,13 @@ class OutputMixUp(MixUp):
         super().__init__(alpha, **kwargs)
 
     def _plans(self, fit, learn, b, x):
-        self._find_outputs(fit, learn, b)
         res = super()._plans(fit, learn, b, x)
         if self.stack_y is not True and any(is_float(y) for y in leaves(b.yb)): raise ValueError(
             "Expected integer targets for OutputMixUp, but got floating point ones: between mixed predictions and mixed targets "
             "a model that is right on each sample has no error left to learn from. Use MixUp or ManifoldMixUp")
         return res
 
-    def _find_outputs(self, fit, learn, b):
-        "Find out where predictions hold the batch; for losses that are known it is the first dimension"
-        if fit.asked is learn.loss_func or b.n<2: return
-        fit.asked,fit.outputs = learn.loss_func,None
-        if not is_known(learn.loss_func): fit.try_model(learn, b.xb, b.n, b.parts, partial(_try_outputs, fit),
-            "It could not be tried where predictions hold the batch, and it is taken to be their first dimension")
-
+    def _look(self, fit, proof): fit.outputs = _place_outputs(proof)
     def _parts(self, b): return Parts([i for i,o in enumerate(leaves(b.xb)) if has_samples(o, b.n)], [], set())
     def _try_model(self, fit, learn, b, parts): "Nothing is mixed inside the model"
     def _mix_inputs(self, fit, b, parts): b.mixes_output,b.layer,b.outputs = True,'output',fit.outputs

@@ -50,10 +50,11 @@ def _begin(self:Proof):
     "Predict for all 7 rows and for 5 of them, and see where each tensor holds the batch"
     super(Proof, self)._begin()
     self.pred,self.calls = self.run(7, record=True)
-    rows,plain = self.rows,self.returned
+    rows,plain,self.loss_doubt = self.rows,self.returned,''
+    self.is_half = any(p.dtype in (torch.float16,torch.bfloat16) for p in self.model.parameters())
     loss = self._loss_of(plain)
     read = self.reads.leaves(plain, rows) if self.reads and len(self.pred)>1 else None
-    self.counts = read or [True]*len(self.pred)
+    self.counts,self.read = read or [True]*len(self.pred),bool(read)
     again = self.run(7, reset=False)[0]
     few,calls = self.run(5, record=True)
     self.reads_more = loss is not None and not _same(loss, self.reads.value(plain, rows))
@@ -99,7 +100,7 @@ def _check_read(self:Proof, few):
 @patch
 def _outs(self:Proof, pred):
     "What the loss reads of the leaves of a prediction, each with its `BatchDim`"
-    return [(o,d) for o,d,c in zip(pred,self.dims,self.counts) if c and is_float(o) and isinstance(d, (BatchDim,Pairs))]
+    return [(o,d) for o,d,c in zip(pred,self.dims,self.counts) if c and isinstance(d, (BatchDim,Pairs)) and (is_float(o) or self.read)]
 
 @patch
 def _spread(self:Proof, p, d, n=7): return float((p.double()-d.over(lambda o: o[trial_perm(n, o.device)], p, n).double()).norm())
@@ -116,19 +117,34 @@ def ratio(self:Proof, got, pred, n=7):
         want = d.over(lambda o: o[trial_perm(n, o.device)], p, n).double()
         off,scale,size = (o.movedim(d.dim, 0).flatten(1).norm(dim=0) if o.ndim>1 else o.norm()
             for o in (_off(q.double(), want),_off(p.double(), want),p.double().nan_to_num(posinf=0, neginf=0)))
-        noise = (2 if p.dtype in (torch.float16,torch.bfloat16) else 25)*torch.finfo(p.dtype).eps*size+1e-30 # an entry may be large and hardly differ
+        noise = 1e-30 if not is_float(p) else (2 if p.dtype in (torch.float16,torch.bfloat16) else 25)*torch.finfo(p.dtype).eps*size+1e-30 # an entry may be large and hardly differ
         worst = max(worst, float(((off-noise).clamp(min=0)/(scale+noise)).nan_to_num(nan=float('inf')).max()))
     return worst
 
 @patch
 def _set_tolerance(self:Proof):
     "What rounding can do, measured by swapping whole rows of the inputs"
-    half = any(p.dtype in (torch.float16,torch.bfloat16) for p in self.model.parameters())
-    self.tol,self.unsure = 5e-3 if half else 1e-4,self.reads_more
-    try: base = self.ratio(self.run(7, swap=self.parts)[0], self.pred)
-    except Exception: return # rows that have to be in an order of their own
-    self.unsure = self.reads_more and (self.reads.are_alike(self.rows) or not self._repeats_loss())
+    self.tol = 5e-3 if self.is_half else 1e-4
+    try: got = self.run(7, swap=self.parts)[0]
+    except Exception: # rows that have to be in an order of their own
+        if self.reads_more: self.loss_doubt = 'the model stops when samples change places'
+        return
+    if self.losses[False] is not None: self._doubt_loss()
+    self._turn_flat(got)
+    base = self.ratio(got, self.pred)
     self.tol = max(self.tol, min(1e-2, 10*base))
+
+# %% ../nbs/13_proof.ipynb #e23c44ce
+@patch
+def _turn_flat(self:Proof, got):
+    "Find out how the samples lie in outputs with several entries of each"
+    self.flat_is_clear = True
+    for i,(d,q,p) in enumerate(zip(self.dims, got, self.pred)):
+        if not isinstance(d, BatchDim) or d.one or q.shape!=p.shape: continue
+        ways = {last: replace(d, samples_last=last) for last in (False,True)}
+        off = {last: float((q.double()-o.over(lambda t: t[trial_perm(7, t.device)], p, 7).double()).norm()) for last,o in ways.items()}
+        self.dims[i] = ways[off[True]<off[False]]
+        self.flat_is_clear &= min(off.values())<1e-2*self._spread(p, self.dims[i])+1e-6
 
 # %% ../nbs/13_proof.ipynb #f59cfd67
 def _same(a, b, tol=1e-4): return b is not None and a.shape==b.shape and torch.allclose(a.double(), b.double(), rtol=tol, atol=1e-7, equal_nan=True)
@@ -136,13 +152,16 @@ def _same(a, b, tol=1e-4): return b is not None and a.shape==b.shape and torch.a
 @patch
 def _loss_of(self:Proof, pred):
     "The loss of `pred`, if the loss says the same of it twice"
-    if self.reads is None or (res := self.reads.value(pred, self.rows)) is None: return
-    return res if _same(res, self.reads.value(pred, self.rows)) else None
+    if self.reads is None or not self.reads.may_read_more: return
+    res = self.reads.value(pred, self.rows)
+    if res is None: self.loss_doubt = f'it stops on 7 of the samples ({type(self.reads.error).__name__}: {str(self.reads.error)[:100]})'
+    elif _same(res, self.reads.value(pred, self.rows)): return res
+    else: self.loss_doubt = 'it differs between two calls with the same predictions'
 
 @patch
 def _repeats_loss(self:Proof, pred=None, masked=False):
     swapped = self.rows[trial_perm(7, self.rows.device)]
-    return _same(self.losses[masked], self.reads.value(self.returned if pred is None else pred, swapped), self.tol)
+    return _same(self.losses[masked], self.reads.value(self.returned if pred is None else pred, swapped), 2e-2 if self.is_half else 1e-4)
 
 # %% ../nbs/13_proof.ipynb #2abd1bb1
 @patch
@@ -151,7 +170,13 @@ def loss_follows(self:Proof,
     masked=False # Did it run with padding masks as they are?
 ):
     "Is whatever else the loss reads of the model swapped with the predictions?"
-    return not self.reads_more or self.unsure or self._repeats_loss(pred, masked)
+    return not self.reads_more or bool(self.loss_doubt) or self._repeats_loss(pred, masked)
+
+@patch
+def _doubt_loss(self:Proof):
+    "What speaks against what the loss says after samples have changed places with all that belongs to them"
+    if not self._repeats_loss(): self.loss_doubt = 'it changes when samples change places with their targets'
+    elif self.reads_more and self.reads.are_alike(self.rows): self.loss_doubt = 'the first samples have the same target'
 
 # %% ../nbs/13_proof.ipynb #2a03af94
 @patch

@@ -8,18 +8,20 @@ A forward pass may change a model: running statistics, queues, counters, recurre
 __all__ = ['State', 'unhide', 'untouched']
 
 # %% ../nbs/09_state.ipynb #f02061b4
-import io, random, numpy as np, torch
+import io, itertools, random, numpy as np, torch
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from torch import Tensor, nn
 from fastcore.basics import patch
 from torch.nn.parameter import UninitializedTensorMixin
 from .hooks import PlaceHooks
 
 # %% ../nbs/09_state.ipynb #5a160872
+_plain = int,float,str,type(None)
+_containers = list,dict,set,deque
 _no_state = (type, ModuleType, BuiltinFunctionType, PlaceHooks)
 _no_code = SimpleNamespace(co_names=())
 
@@ -29,10 +31,18 @@ def _slots(c):
 
 def _differs(o, c): return len(o)!=len(c) or any(a is not b or o[a] is not c[b] for a,b in zip(o,c))
 
-_plain = int,float,str,type(None)
-_containers = list,dict,set,deque
-
 def _own_class(c): return not c.__module__.startswith(('torch.','builtins','collections'))
+
+# %% ../nbs/09_state.ipynb #c9698c4c
+def _alike(a, b):
+    "Are two values the same? NaN is like NaN"
+    if a is b: return True
+    if type(a) is not type(b): return False
+    if isinstance(a, Tensor): return a.shape==b.shape and a.dtype==b.dtype and bool(((a==b) | (a!=a) & (b!=b)).all())
+    if isinstance(a, np.ndarray): return np.array_equal(a, b, equal_nan=a.dtype.kind in 'fc')
+    if isinstance(a, dict): return a.keys()==b.keys() and all(_alike(v, b[k]) for k,v in a.items())
+    if isinstance(a, (list,tuple,deque)): return len(a)==len(b) and all(map(_alike, a, b))
+    return isinstance(a, (set,*_plain)) and (a==b or a!=a and b!=b)
 
 # %% ../nbs/09_state.ipynb #246995ef
 def _refill_dict(o, c):
@@ -54,15 +64,16 @@ def _set_grad(p, g, values):
 class State:
     "All that a call may change in `model`: parameters, buffers, and whatever else its modules hold; or in a function or an object"
     def __init__(self, model):
-        self.tensors,self.undo,self.seen,self.iterators = {},[],{},[]
+        self.tensors,self.undo,self.seen,self.used,self.iterators = {},[],{},{},[]
         if not isinstance(model, nn.Module): # a function or an object
             self._keep(model)
+            self._keep_used(model)
             return
         for m in model.modules():
             self._keep(m)
             for k in ('_forward_hooks','_forward_pre_hooks'): self._keep_globals(getattr(m, k).values())
         for c in {c for m in model.modules() for c in type(m).__mro__ if _own_class(c)}: self._keep_class(c)
-        for p in model.parameters(): self._after(_set_grad, p, p.grad, None if p.grad is None else p.grad.clone())
+        for p in model.parameters(): self._after(partial(_set_grad, p, p.grad), None if p.grad is None else p.grad.clone())
         for t in (*model.parameters(),*model.buffers()): self._keep(t)
 
     def _keep(self, o, depth=2):
@@ -76,7 +87,7 @@ class State:
         elif isinstance(o, np.random.RandomState): self._after(o.set_state, o.get_state())
         elif isinstance(o, (FunctionType,MethodType,partial)): self._keep_function(o, depth)
         elif isinstance(o, np.random.Generator): self._after(lambda c: setattr(o.bit_generator, 'state', c), o.bit_generator.state)
-        elif isinstance(o, np.ndarray): self._after(lambda c: o.flags.writeable and np.copyto(o, c), o.copy())
+        elif isinstance(o, np.ndarray): self._after(lambda c: o.flags.writeable and np.copyto(o, c), o.copy(), lambda: o)
         elif isinstance(o, dict): self._keep_all(o, o.values(), _refill_dict, dict(o), depth)
         elif isinstance(o, (list,deque)): self._keep_all(o, o, _refill_list, list(o), depth)
         elif isinstance(o, set): self._keep_all(o, (), _refill_set, set(o), depth)
@@ -87,18 +98,18 @@ class State:
 # %% ../nbs/09_state.ipynb #091b0a68
 @patch
 def _keep_all(self:State, o, values, refill, content, depth):
-    if refill is not None: self._after(lambda c: refill(o, c), content)
-    for v in list(values): self._keep(v, depth)
+    if refill is not None: self._after(lambda c: refill(o, c), content, lambda: type(content)(o))
+    for v in itertools.islice(list(values), 10_000): self._keep(v, depth)
 
 @patch
-def _after(self:State, f, *args): self.undo.append((f,args))
+def _after(self:State, put, value, get=None): self.undo.append((put,value,get))
 
 @patch
 def _keep_object(self:State, o, depth):
     if hasattr(o, '__dict__'): self._keep(vars(o), depth if isinstance(o, nn.Module) else depth-1)
     for k in [k for c in type(o).__mro__ if _own_class(c) for k in _slots(c) if hasattr(o, k)]:
         self._keep(getattr(o, k), depth-1)
-        self._after(setattr, o, k, getattr(o, k))
+        self._after(partial(setattr, o, k), getattr(o, k), partial(getattr, o, k, None))
 
 # %% ../nbs/09_state.ipynb #2e08a59a
 @patch
@@ -111,7 +122,7 @@ def _keep_function(self:State, f, depth):
         except ValueError: continue # not set yet
         if isinstance(v, nn.Module): continue # the model itself, or one that it only looks at
         self._keep(v, depth-1 if depth else 0)
-        self._after(setattr, cell, 'cell_contents', v)
+        self._after(partial(setattr, cell, 'cell_contents'), v, partial(getattr, cell, 'cell_contents'))
 
 @patch
 def _keep_globals(self:State, fs):
@@ -120,7 +131,7 @@ def _keep_globals(self:State, fs):
         for k in getattr(f, '__code__', _no_code).co_names:
             v = f.__globals__.get(k, f)
             if type(v) in _containers: self._keep(v)
-            elif isinstance(v, _plain): self._after(f.__globals__.__setitem__, k, v)
+            elif isinstance(v, _plain): self._after(partial(f.__globals__.__setitem__, k), v, partial(f.__globals__.get, k))
             elif isinstance(v, FunctionType) and v.__globals__ is f.__globals__ and id(v) not in self.seen:
                 self.seen[id(v)] = v
                 self._keep_globals([v])
@@ -131,7 +142,32 @@ def _keep_class(self:State, c):
         if isinstance(v, FunctionType): self._keep_globals([v])
         if k.startswith('__') or not isinstance(v, (Tensor,*_plain,*_containers)): continue
         self._keep(v)
-        self._after(setattr, c, k, v)
+        self._after(partial(setattr, c, k), v, partial(getattr, c, k, None))
+
+# %% ../nbs/09_state.ipynb #a4ccd7ff
+@patch
+def _keep_attrs(self:State, m):
+    "What a module holds besides its parameters"
+    for k,v in list(vars(m).items()):
+        if k=='_buffers': self._keep(v, 0)
+        if k.startswith('_') or not isinstance(v, (Tensor,np.ndarray,*_plain,*_containers)): continue
+        self._keep(v, 0)
+        self._after(partial(setattr, m, k), v, partial(getattr, m, k, None))
+
+@patch
+def _keep_used(self:State, f):
+    "What the function `f` takes from outside"
+    if isinstance(f, partial): return [self._keep_used(o) for o in (f.func,*f.args,*f.keywords.values())]
+    if isinstance(f, nn.Module): return [self._keep_attrs(m) for m in f.modules()]
+    if not isinstance(f, FunctionType): return
+    cells = [c.cell_contents for c in f.__closure__ or () if c!=CellType()] # one that is not set holds nothing
+    used = [f.__globals__[k] for k in f.__code__.co_names if k in f.__globals__]
+    self._keep_globals([f])
+    for o in (*cells,*(f.__defaults__ or ()),*(f.__kwdefaults__ or {}).values(),*used):
+        if id(o) in self.used or isinstance(o, (*_plain,type,ModuleType)): continue
+        self.used[id(o)] = o
+        if isinstance(o, (nn.Module,partial)) or isinstance(o, FunctionType) and o.__globals__ is f.__globals__: self._keep_used(o)
+        elif not isinstance(o, FunctionType): self._keep(o, 1)
 
 # %% ../nbs/09_state.ipynb #aac5d89a
 @patch
@@ -148,7 +184,7 @@ def _back(self:State, which):
             if t.layout!=torch.strided or t.device.type=='meta': continue # no forward pass writes into these in place
             if t.shape!=o.shape: t.data = o.clone()
             elif not torch.equal(t, o): t.copy_(o)
-    for f,args in self.undo: f(*args)
+    for put,value,_ in self.undo: put(value)
 
 # %% ../nbs/09_state.ipynb #86b928b0
 @patch
@@ -160,6 +196,12 @@ def reset(self:State):
 def restore(self:State):
     "Put everything back"
     self._back(1)
+
+@patch
+def changed(self:State):
+    "Is anything not as it was?"
+    return any(not _alike(t.detach(), saved) for t,saved,_ in self.tensors.values()) or any(
+        get is not None and not _alike(get(), value) for _,value,get in self.undo)
 
 # %% ../nbs/09_state.ipynb #3e97ae67
 def _noise_for(p):

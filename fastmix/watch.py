@@ -10,7 +10,7 @@ __all__ = ['check_targets', 'check_changes', 'check_replaced', 'watch_loss']
 # %% ../nbs/22_watch.ipynb #8207acd9
 from .known import is_known, name_of
 from .nested import leaves
-from .reads import state_of
+from .state import State
 from .targets import codes_doubt, doubts
 
 # %% ../nbs/22_watch.ipynb #9c019b7a
@@ -42,12 +42,11 @@ def check_replaced(fit, b, yb):
         "A callback replaced targets after they were interpolated, and they are taken as they are, without the partners': give it an `order` below that of the mixer")
 
 # %% ../nbs/22_watch.ipynb #4006b998
-def watch_loss(fit, b, pred, loss_func):
-    "The mixed loss; says once if the loss function keeps a state"
-    if 'watched' in fit.said or is_known(loss_func): return b.loss(pred, loss_func)
-    fit.said.add('watched')
-    (plain,ts),loss = state_of(loss_func),b.loss(pred, loss_func)
-    now,ts1 = state_of(loss_func)
-    if plain!=now or not all(a.shape==b.shape and bool(((a==b) | (a!=a)).all()) for a,b in zip(ts, ts1)): fit.say('loss state', f"{name_of(loss_func)} changes a state of its own in each call, "
+def watch_loss(fit, loss_func, compute):
+    "The mixed loss that `compute()` returns; says once if the loss function keeps a state"
+    if fit.watched is loss_func or is_known(loss_func): return compute()
+    fit.watched = loss_func
+    kept,loss = State(loss_func),compute()
+    fit.say('loss state', kept.changed() and f"{name_of(loss_func)} changes a state of its own in each call, "
         "and it is called twice for a mixed batch, with the own and with the partners' targets: steps that it counts go twice as fast")
     return loss
