@@ -166,6 +166,15 @@ def needs_trial(self:Fit, xb, n):
 @patch
 def may_have_codes(self:Fit, xb, parts): return any(may_be_codes(leaves(xb)[i]) for i in parts.direct)
 
+# %% ../nbs/20_fits.ipynb #ad9908cb
+@patch
+def _say_state(self:Fit, proof):
+    if proof.state.generators: self.say('generators', "The model draws from a NumPy Generator of its own, and a trial sees what happens with a few of its draws alone: a skip "
+        "that opens by chance may not be seen")
+    if proof.state.iterators: self.say('iterators', f"The model holds an iterator, a {proof.state.iterators[0]}, and the steps that it makes in a "
+        "trial are not taken back: count in an attribute, which is put back")
+
+
 # %% ../nbs/20_fits.ipynb #32e30f0c
 @patch
 def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
@@ -196,8 +205,7 @@ def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
         for x in leaves(xb) if isinstance(x, torch.Tensor)) # a layer may run once for each step
     if proof.same: self.say('same', "All rows of the first batch have the same predictions, so it could not be tried whether they follow "
         "what is mixed inside the model: name the `layers` or the inputs= to mix if you know that they do")
-    if proof.state.iterators: self.say('iterators', f"The model holds an iterator, a {proof.state.iterators[0]}, and the steps that it makes in a "
-        "trial are not taken back: count in an attribute, which is put back")
+    self._say_state(proof)
     if proof.stateful: self.say('state', "The model keeps a state from one batch to the next, and in it a sample keeps what it has of earlier "
         "batches, whoever its partner is")
     for i in parts.direct:
@@ -214,13 +222,13 @@ def find_index_place(self:Fit, proof, parts):
     swap = [i for i in parts.direct if i not in proof.masks]
     carried = [i for i in parts.inside if i not in proof.masks]
     ways = "mix elsewhere, with stack_x=True, ManifoldMixUp(layers=...) or a MixHere in the model, or name the inputs= to mix"
-    if not carried:
+    place = index_place(proof, swap) if carried else None
+    if place is None and not any(map(proof.matters, carried)):
         self.input_follows = proof.follows(None, [*swap,*proof.masks], masked=True)
         if self.input_follows: return
         i = goes_round(proof, swap)
         raise ValueError(f"Expected predictions that follow the mixed inputs, but {'something' if i is None else input_name(proof.xb, i)} "
             f"goes round{'' if i is None else f' ({kind_of(leaves(proof.xb)[i])})'}, and stays the sample's own: {ways}")
-    place = index_place(proof, swap)
     if place is None: raise ValueError(f"Expected a place in the model where {' and '.join(input_name(proof.xb, i) for i in carried)} "
         f"can be mixed, behind embeddings or later, but at none do the predictions follow{why_no_index_place(proof, swap)}: {ways}")
     self.index = len(self.hooks.places)
@@ -246,6 +254,7 @@ def try_loss(self:Fit, learn, xb, n, parts, find):
         except Cancelled as e: raise e.args[0] from None
         except Exception as e: return self._say_loss(learn, f'the model stops on 7 of the samples ({type(e).__name__}: {str(e)[:100]})')
         self._say_loss(learn, proof.loss_doubt)
+        self._say_state(proof)
         find(proof)
 
 # %% ../nbs/20_fits.ipynb #9fa83645

@@ -8,10 +8,12 @@
 __all__ = ['PlainLoop']
 
 # %% ../nbs/32_loop.ipynb #e6a7dd7e
+from functools import partial
 from torch import nn
 from .mixed import MixedBatch
 from .mixer import Mixer
 from .settings import check_ours
+from .watch import check_targets
 
 # %% ../nbs/32_loop.ipynb #51e93bc6
 class PlainLoop:
@@ -56,6 +58,7 @@ class PlainLoop:
         self.pct_train = pct
         b = self.mixer.mixed_batch(self)
         if b is None: b = MixedBatch(self.xb, self.yb, self.loss_func)
-        elif b.inside: b.hooks.put(self.model)
+        else: b.look = partial(check_targets, b.fit, b, who=type(b.mixer).__name__)
+        if b.inside: b.hooks.put(self.model)
         b.model = self.model
         return b

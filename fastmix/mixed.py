@@ -26,6 +26,7 @@ class MixedBatch:
     outputs = None # A `Place` that says where predictions hold the batch; None: in the first dimension
     masks = () # Targets, by index, that a choice for each sample pastes in some samples
     mixer = None # That made it
+    look = None # A function that looks at predictions before their loss, in a loop without events
     watch = None # A function that is given the loss function and a function that computes the mixed loss, which it returns
     def __init__(self,
         xb:tuple, # Inputs, as they came
@@ -86,9 +87,10 @@ def _mix_output(self:MixedBatch, t): return mix_targets(t, take(t, self.perm), s
 @patch
 def mix_outputs(self:MixedBatch, pred):
     "`pred`, mixed where the mix is one of predictions"
-    if not self.mixes_output: return pred
-    if self.outputs is not None: return self.outputs.mix(None, pred, self.n, self._mix_output)
     ts = leaves(pred)
+    if not self.mixes_output or self.n==1: return pred
+    if self.outputs is not None and len(ts)==len(self.outputs.dims[None]): # else a callback took them apart
+        return self.outputs.mix(None, pred, self.n, self._mix_output)
     if not any(has_samples(o, self.n) and is_float(o) for o in ts): raise ValueError(
         f"Expected floating point predictions for {self.n} samples, but got {', '.join(map(kind_of, ts))}")
     return rebuild(pred, [self._mix_output(o) if has_samples(o, self.n) and is_float(o) else o for o in ts])
@@ -117,6 +119,7 @@ def loss(self:MixedBatch, pred, loss_func=None):
     f = self.loss_func if loss_func is None else loss_func
     if (self.inside or self.mixes_output) and not self.predicted: raise RuntimeError(
         f"Expected predictions from predict(), which mixes at {self.layer!r}, but the model was called without it")
+    if self.look is not None: self.look(pred)
     self.check(pred, f)
     if not self.paired: return f(pred, *self.yb)
     if 'one_hot' in self.plans: return self._dense(f, pred)
@@ -163,7 +166,9 @@ def follow_targets(self:MixedBatch, yb):
     "Take over targets `yb` that a callback has changed since the batch was mixed, and their partners; were there any?"
     new,old,partners = leaves(yb),leaves(self.yb),leaves(self.yb1)
     changed = [a is not b or isinstance(a, Tensor) and a._version!=v for a,b,v in zip(new,old,self.versions)]
-    if len(new)!=len(old) or not any(changed): return False
+    if len(new)!=len(old): raise ValueError(f"Expected {len(old)} targets, as when the batch was mixed, but a callback behind the mixer made {len(new)} of them: "
+        "give it an `order` below that of the mixer")
+    if not any(changed): return False
     mixed = self.are_inputs(yb) # targets that an autoencoder takes from its inputs are mixed already
     partners = [(take(a, self.perm) if p in ('pair','one_hot') and not mixed else a) if c else q
         for a,q,p,c in zip(new,partners,self.plans,changed)]

@@ -27,7 +27,7 @@ from .mixed import MixedBatch, draw_partners, n_lams
 from .nested import check_containers, leaves
 from .parts import check_own_labels, input_parts
 from .settings import after_fastai, check_batch, check_event, check_names, check_ours, check_settings, check_stacked, short_repr
-from .targets import check_boxes, plan_targets
+from .targets import check_boxes, one_hot_doubt, plan_targets
 from .watch import check_changes, check_replaced, check_targets, watch_loss
 
 # %% ../nbs/24_mixer.ipynb #a83e03b4
@@ -122,7 +122,7 @@ def mixed_batch(self:Mixer,
     check_boxes(learn)
     pct = getattr(learn, 'pct_train', 0.)
     b = MixedBatch(learn.xb, learn.yb, learn.loss_func, pct, self._alpha_now(pct), fit.generator, fit.cpu_generator, fit.hooks)
-    b.mixer,b.watch = self,partial(watch_loss, fit)
+    b.mixer,b.fit,b.watch = self,fit,partial(watch_loss, fit)
     fit.meet(b.xb)
     b.parts = parts = self._parts(b)
     fit.batches += 1
@@ -138,6 +138,7 @@ def mixed_batch(self:Mixer,
     b.plans = self._plans(fit, learn, b, x)
     b.n_lam,why = n_lams(b, self.per_sample)
     fit.say(('loss',why), why and f"{type(self).__name__}: {why}")
+    if 'one_hot' in b.plans: fit.say('one_hot', one_hot_doubt(b.loss_func))
     b.perm = draw_partners(b, self.pair, x.device)
     self.draw(x, b)
     self._mix_inputs(fit, b, parts)
@@ -293,11 +294,15 @@ def _settle(self:Mixer):
     "Mix no more in this batch, and give its targets back if they are away"
     b = self._batch
     if b is None: return
+    b.predicted = True # or cancelled
     b.hooks.stop()
     if b.away: b.away,self.learn.yb = False,b.yb
 
 @patch
 def _end_batch(self:Mixer):
+    b = self._batch
+    if b is not None and not b.predicted: self._fit.say('skipped', "A batch was mixed, but its loss was not: the loop of this Learner has no 'after_pred' event, "
+        "in which a mixer takes the loss over. Call it, or train with fit()")
     self._settle()
     self._batch = None
 

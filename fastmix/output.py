@@ -10,6 +10,7 @@ __all__ = ['OutputMixUp']
 # %% ../nbs/29_output.ipynb #9dc59efa
 from fastcore.basics import patch
 from fastcore.meta import delegates
+from torch import Tensor
 from fastai.learner import Learner
 from .callback import MixUp
 from .hooks import BatchDim, Place
@@ -84,6 +85,7 @@ class OutputMixUp(MixUp):
         return res
 
     def _look(self, fit, proof): fit.outputs = _place_outputs(proof)
+    def _reference(self, b, parts): return next(o for o in (*leaves(b.yb),*leaves(b.xb)) if isinstance(o, Tensor))
     def _parts(self, b): return Parts([i for i,o in enumerate(leaves(b.xb)) if has_samples(o, b.n)], [], set())
     def _try_model(self, fit, learn, b, parts): "Nothing is mixed inside the model"
     def _mix_inputs(self, fit, b, parts): b.mixes_output,b.layer,b.outputs = True,'output',fit.outputs

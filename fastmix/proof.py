@@ -199,6 +199,11 @@ def holds(self:Proof,
         if not self._several(dims): return None
 
 @patch
+def matters(self:Proof, i):
+    "Do predictions change when rows of leaf `i` of the inputs are swapped?"
+    return any(not torch.equal(q, p) for (q,_),(p,_) in zip(self._outs(self.run(7, swap=[i])[0]), self._outs(self.pred)))
+
+@patch
 def _several(self:Proof, dims):
     "Do the samples have several entries in a tensor there?"
     sizes = {s[0][d.dim] for c in self.calls if c.m in dims for s,d in zip(c.out,dims[c.m]) if d}

@@ -17,19 +17,20 @@ from types import BuiltinFunctionType, CellType, FunctionType, MethodType, Modul
 from torch import Tensor, nn
 from fastcore.basics import patch
 from torch.nn.parameter import UninitializedTensorMixin
+from .chance import _words
 from .hooks import PlaceHooks
 
 # %% ../nbs/09_state.ipynb #5a160872
 _plain = int,float,str,type(None)
+_numbers = int,float
 _containers = list,dict,set,deque
+_sources = Tensor,np.ndarray,torch.Generator,random.Random,np.random.RandomState,np.random.Generator
 _no_state = (type, ModuleType, BuiltinFunctionType, PlaceHooks)
 _no_code = SimpleNamespace(co_names=())
 
 def _slots(c):
     names = vars(c).get('__slots__', ())
     return [k for k in ((names,) if isinstance(names, str) else names) if k not in ('__dict__','__weakref__')]
-
-def _differs(o, c): return len(o)!=len(c) or any(a is not b or o[a] is not c[b] for a,b in zip(o,c))
 
 def _own_class(c): return not c.__module__.startswith(('torch.','builtins','collections'))
 
@@ -45,11 +46,18 @@ def _alike(a, b):
     return isinstance(a, (set,*_plain)) and (a==b or a!=a and b!=b)
 
 # %% ../nbs/09_state.ipynb #246995ef
+def _content(o): return {k: dict.__getitem__(o, k) for k in dict.keys(o)} # whatever a subclass makes of its items
+
+def _differs(o, c):
+    now = _content(o)
+    return len(now)!=len(c) or any(a is not b or now[a] is not c[b] for a,b in zip(now,c))
+
 def _refill_dict(o, c):
     if not _differs(o, c): return
-    for k in [k for k in o if k not in c]: del o[k]
-    for k,v in c.items(): o[k] = v
+    for k in [k for k in dict.keys(o) if k not in c]: dict.__delitem__(o, k)
+    for k,v in c.items(): dict.__setitem__(o, k, v)
 
+# %% ../nbs/09_state.ipynb #82241fc3
 def _refill_list(o, c):
     if len(o)!=len(c) or any(a is not b for a,b in zip(o,c)): o.clear() or o.extend(c)
 
@@ -64,7 +72,7 @@ def _set_grad(p, g, values):
 class State:
     "All that a call may change in `model`: parameters, buffers, and whatever else its modules hold; or in a function or an object"
     def __init__(self, model):
-        self.tensors,self.undo,self.seen,self.used,self.iterators = {},[],{},{},[]
+        self.tensors,self.undo,self.seen,self.used,self.iterators,self.generators,self.draws = {},[],{},{},[],[],[]
         if not isinstance(model, nn.Module): # a function or an object
             self._keep(model)
             self._keep_used(model)
@@ -83,12 +91,12 @@ class State:
             "Expected a model whose lazy layers know their sizes: run it once on a batch before training")
         if isinstance(o, Tensor): self.tensors[id(o)] = [o,*[o.detach().clone()]*2]
         elif isinstance(o, torch.Generator): self._after(o.set_state, o.get_state())
-        elif isinstance(o, random.Random): self._after(o.setstate, o.getstate())
-        elif isinstance(o, np.random.RandomState): self._after(o.set_state, o.get_state())
+        elif isinstance(o, random.Random): self._keep_draws(o, o.setstate, o.getstate())
+        elif isinstance(o, np.random.RandomState): self._keep_draws(o, o.set_state, o.get_state())
         elif isinstance(o, (FunctionType,MethodType,partial)): self._keep_function(o, depth)
-        elif isinstance(o, np.random.Generator): self._after(lambda c: setattr(o.bit_generator, 'state', c), o.bit_generator.state)
+        elif isinstance(o, np.random.Generator): self.generators.append(o) or self._after(lambda c: setattr(o.bit_generator, 'state', c), o.bit_generator.state)
         elif isinstance(o, np.ndarray): self._after(lambda c: o.flags.writeable and np.copyto(o, c), o.copy(), lambda: o)
-        elif isinstance(o, dict): self._keep_all(o, o.values(), _refill_dict, dict(o), depth)
+        elif isinstance(o, dict): self._keep_all(o, _content(o).values(), _refill_dict, _content(o), depth)
         elif isinstance(o, (list,deque)): self._keep_all(o, o, _refill_list, list(o), depth)
         elif isinstance(o, set): self._keep_all(o, (), _refill_set, set(o), depth)
         elif isinstance(o, tuple): self._keep_all(o, o, None, None, depth)
@@ -98,7 +106,7 @@ class State:
 # %% ../nbs/09_state.ipynb #091b0a68
 @patch
 def _keep_all(self:State, o, values, refill, content, depth):
-    if refill is not None: self._after(lambda c: refill(o, c), content, lambda: type(content)(o))
+    if refill is not None: self._after(lambda c: refill(o, c), content, lambda: _content(o) if isinstance(o, dict) else type(content)(o))
     for v in itertools.islice(list(values), 10_000): self._keep(v, depth)
 
 @patch
@@ -110,6 +118,19 @@ def _keep_object(self:State, o, depth):
     for k in [k for c in type(o).__mro__ if _own_class(c) for k in _slots(c) if hasattr(o, k)]:
         self._keep(getattr(o, k), depth-1)
         self._after(partial(setattr, o, k), getattr(o, k), partial(getattr, o, k, None))
+
+# %% ../nbs/09_state.ipynb #dcc9a554
+def _names(code):
+    "Names that some code and the functions within it use"
+    return {*code.co_names}.union(*[_names(o) for o in getattr(code, 'co_consts', ()) if hasattr(o, 'co_names')])
+
+def _functions(v, depth=3):
+    "The functions behind an attribute of a class: of methods, properties and what decorates them"
+    if isinstance(v, property): return [f for o in (v.fget,v.fset) for f in _functions(o, depth)]
+    v = getattr(v, '__func__', v)
+    if not isinstance(v, FunctionType) or not depth: return []
+    inner = [c.cell_contents for c in v.__closure__ or () if c!=CellType()]
+    return [v]+[f for o in inner if isinstance(o, FunctionType) and o is not v for f in _functions(o, depth-1)]
 
 # %% ../nbs/09_state.ipynb #2e08a59a
 @patch
@@ -128,18 +149,22 @@ def _keep_function(self:State, f, depth):
 def _keep_globals(self:State, fs):
     "What functions, and those that they call, count or put into lists and dicts of the module that they were written in"
     for f in fs:
-        for k in getattr(f, '__code__', _no_code).co_names:
+        for k in _names(getattr(f, '__code__', _no_code)):
             v = f.__globals__.get(k, f)
-            if type(v) in _containers: self._keep(v)
-            elif isinstance(v, _plain): self._after(partial(f.__globals__.__setitem__, k), v, partial(f.__globals__.get, k))
+            if isinstance(v, (*_containers,*_sources,SimpleNamespace)): self._keep(v)
+            elif isinstance(v, type) and v.__module__==f.__module__: self._keep_class(v)
+            elif isinstance(v, Iterator): self._keep(v)
+            elif isinstance(v, _numbers) and not isinstance(v, bool): self._after(partial(f.__globals__.__setitem__, k), v, partial(f.__globals__.get, k))
             elif isinstance(v, FunctionType) and v.__globals__ is f.__globals__ and id(v) not in self.seen:
                 self.seen[id(v)] = v
                 self._keep_globals([v])
 
 @patch
 def _keep_class(self:State, c):
+    if id(c) in self.seen: return
+    self.seen[id(c)] = c
     for k,v in list(vars(c).items()):
-        if isinstance(v, FunctionType): self._keep_globals([v])
+        self._keep_globals(_functions(v))
         if k.startswith('__') or not isinstance(v, (Tensor,*_plain,*_containers)): continue
         self._keep(v)
         self._after(partial(setattr, c, k), v, partial(getattr, c, k, None))
@@ -169,6 +194,18 @@ def _keep_used(self:State, f):
         if isinstance(o, (nn.Module,partial)) or isinstance(o, FunctionType) and o.__globals__ is f.__globals__: self._keep_used(o)
         elif not isinstance(o, FunctionType): self._keep(o, 1)
 
+# %% ../nbs/09_state.ipynb #c315e573
+@patch
+def _keep_draws(self:State, o, put, value):
+    self.draws.append(o)
+    self._after(put, value)
+
+@patch
+def fix_draws(self:State, q):
+    "Set generators of the model's own so that the next draws are low if `q` is below 0.5, and else high"
+    words = _words(q<0.5)
+    for o in self.draws: o.setstate((3,(*words,0),None)) if isinstance(o, random.Random) else o.set_state(('MT19937', np.array(words, dtype=np.uint32), 0))
+
 # %% ../nbs/09_state.ipynb #aac5d89a
 @patch
 def change(self:State, t, new):
@@ -184,7 +221,8 @@ def _back(self:State, which):
             if t.layout!=torch.strided or t.device.type=='meta': continue # no forward pass writes into these in place
             if t.shape!=o.shape: t.data = o.clone()
             elif not torch.equal(t, o): t.copy_(o)
-    for put,value,_ in self.undo: put(value)
+    for put,value,get in self.undo:
+        if get is None or get() is not value: put(value)
 
 # %% ../nbs/09_state.ipynb #86b928b0
 @patch

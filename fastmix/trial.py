@@ -116,7 +116,7 @@ def _shapes(o): return [(tuple(t.shape), is_float(t)) if isinstance(t, Tensor) e
 # %% ../nbs/12_trial.ipynb #cc0bbe69
 def _are_whole(out):
     "Are all floating point tensors whole numbers, not all the same, as codes of categories are?"
-    ts = [t.detach() for t in leaves(out) if is_float(t) and t.numel()>1]
+    ts = [t.detach() for t in leaves(out) if is_float(t) and not t.is_complex() and t.numel()>1]
     return bool(ts) and all(bool((t==t.round()).all()) and bool((t!=t.flatten()[0]).any()) for t in ts)
 
 # %% ../nbs/12_trial.ipynb #8acd194c
@@ -136,6 +136,7 @@ def run(self:Trial,
     if reset: self.state.reset()
     torch.random.default_generator.manual_seed(0)
     fix_others(q)
+    self.state.fix_draws(q)
     xs = [o[:n].clone() if i in self.parts else o for i,o in enumerate(self.xs if xs is None else xs)]
     perm = trial_perm(n, xs[self.parts[0]].device)
     for i in swap: xs[i] = xs[i][perm]
@@ -165,5 +166,5 @@ def _record(self:Trial, calls, stack):
         c = stack.pop()
         c.given,c.out,c.whole = _shapes([*args,*kw.values()]),_shapes(out),_are_whole(out)
         calls.append(c)
-    return [h for m in self.model.modules()
+    return [h for m in self.model.modules() if not isinstance(m, torch.jit.ScriptModule) # which takes no hooks
         for h in (m.register_forward_pre_hook(before), m.register_forward_hook(after, with_kwargs=True))]

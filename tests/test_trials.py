@@ -1,6 +1,7 @@
 "Models, batches and callbacks that are not in every batch what they are in the first: what is predicted is the mixture, or the fit is refused"
 import itertools, numpy as np, pytest, random, torch, torch.nn.functional as F, warnings
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
+from dataclasses import dataclass
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from fastai.basics import Callback
@@ -728,3 +729,276 @@ def test_it_is_said_when_no_batch_is_full():
             warnings.simplefilter('always')
             learn.fit(2)
         assert sum('smaller `bs`' in o for o in told(warned))==is_said
+
+
+# What else a loss may read
+
+KEPT = {}
+class Aside(Callback):
+    "Puts a weight for each sample aside, where the loss finds it"
+    order,run_valid = -5,False
+    def before_batch(self): KEPT['w'] = self.x[:,0].abs()
+
+def weighted(p, t): return (each(p, t)*KEPT['w']).sum()/KEPT['w'].sum()
+
+@pytest.mark.parametrize('make', (lambda: fm.MixUp(8.), lambda: manifold(layers='b'), lambda: fm.OutputMixUp(8.), lambda: fm.MixChoice(fm.MixUp(8.), fm.CutMix(.5))))
+def test_weights_of_samples_kept_elsewhere_are_announced(make):
+    x = torch.randn(64,6,4) if isinstance(make(), fm.MixChoice) else X
+    net = nn.Sequential(nn.Flatten(), nn.Linear(24,3)) if x.ndim==3 else Net()
+    def loss(p, t): return weighted(p, t) if x.ndim==2 else (each(p, t)*KEPT['w'][:,0]).mean()
+    seen,error,said,_ = train(net, cut(8, x, Y), make(), Aside(), loss=loss)
+    assert error is None and len(seen)==8 and sum('kept elsewhere' in o for o in said)==1
+
+def test_plain_loops_announce_them_too():
+    with warnings.catch_warnings(record=True) as warned, fm.PlainLoop(fm.MixUp(8.), Net(), weighted) as loop:
+        warnings.simplefilter('always')
+        for x,y in BATCHES:
+            KEPT['w'] = x[:,0].abs()
+            b = loop(x, y)
+            b.loss(b.predict())
+    assert sum('kept elsewhere' in o for o in told(warned))==1
+
+def focal(p, t): return ((1-p.softmax(-1).gather(1, t[:,None])[:,0]).square()*each(p, t)).mean()
+def dice(p, t):
+    p,t = p.softmax(-1),F.one_hot(t, 3)
+    return 1-(2*(p*t).sum(0)/(p+t).sum(0)).mean()
+def pairwise(p, t): return F.binary_cross_entropy_with_logits(p@p.T, (t[:,None]==t).float())
+def noisy(p, t): return ce(p+.1*torch.randn_like(p), t)
+@pytest.mark.parametrize('loss', (focal, dice, pairwise, noisy))
+def test_losses_of_predictions_and_targets_are_not_suspected(loss):
+    seen,error,said,_ = train(Net(), BATCHES, fm.MixUp(8.), loss=loss)
+    assert error is None and len(seen)==len(BATCHES) and not any('kept elsewhere' in o for o in said)
+
+def test_a_loss_that_cannot_be_tried_is_announced():
+    net = Keeps()
+    def even(p, t):
+        a,b = p.chunk(2)
+        return ce(p, t)+ce(net.kept, t)+(a-b).square().mean()
+    for mixer in (manifold(layers='b'), fm.OutputMixUp(8.)): assert any('stops on 7' in o for o in train(net, BATCHES, mixer, loss=even)[2])
+
+def test_what_a_loss_reads_from_a_later_batch_on_is_found_when_it_is_tried_again():
+    class Grow(Callback):
+        def before_batch(self): KEPT['share'] = self.iter/8
+    for mixer,n in ((manifold(layers='b'),1),(fm.OutputMixUp(8.),1)):
+        net = Keeps()
+        def loss(p, t): return ce(p, t)+KEPT['share']*ce(net.kept, t)
+        seen,error,*_ = train(net, BATCHES, mixer, Grow(), loss=loss)
+        assert len(seen)==n and error is not None
+
+class Flat(nn.Module):
+    "`(T*B,C)` of a model that takes time first, or `(B*T,C)`"
+    def __init__(self, first):
+        super().__init__()
+        self.first,self.l = first,nn.Linear(4,3)
+    def forward(self, x): return self.l((x.transpose(0,1) if self.first else x).reshape(-1,4))
+
+@pytest.mark.parametrize('first', (True,False))
+def test_flat_outputs_are_mixed_as_they_lie(first):
+    x,y,net = torch.randn(64,5,4),torch.randint(3, (64,5)),Flat(first)
+    def loss(p, t): return ce(p, (t.T if first else t).reshape(-1))
+    seen,error,*_ = train(net, cut(8, x, y), fm.OutputMixUp(8.), loss=loss)
+    assert error is None and len(seen)==8
+    for b in seen:
+        with torch.no_grad(): p = net.l(b.x[0])
+        p = lerp(b, p)
+        torch.testing.assert_close(b.pred, (p.transpose(0,1) if first else p).reshape(-1,3))
+
+class Tagger(nn.Module):
+    "Returns what it makes of tokens, and which of them count or how many"
+    def __init__(self, lengths):
+        super().__init__()
+        torch.manual_seed(0)
+        self.lengths,self.e,self.h = lengths,nn.Embedding(20,8),nn.Linear(8,3)
+    def forward(self, x): return self.h(self.e(x)),(x!=0).sum(1) if self.lengths else x!=0
+
+@pytest.mark.parametrize('lengths', (False,True))
+@pytest.mark.parametrize('make', (lambda: fm.MixUp(8.), lambda: manifold(layers='e'), lambda: fm.OutputMixUp(8.)))
+def test_masks_and_lengths_that_a_model_returns_have_to_be_mixed(make, lengths):
+    def loss(out, t):
+        p,k = out
+        k = torch.arange(t.shape[1])<k[:,None] if lengths else k
+        return ce(p[k], t[k])
+    y = torch.randint(3, RAGGED.shape)
+    seen,error,*_ = train(Tagger(lengths), [(RAGGED,y)]*3, make(), loss=loss)
+    assert not seen and error is not None
+
+def test_classes_that_a_model_returns_and_the_loss_does_not_read_need_not_follow():
+    class Best(Net):
+        def forward(self, x):
+            p = super().forward(x)
+            return p,p.argmax(1)
+    for mixer in (manifold(layers='a'), fm.OutputMixUp(8.)):
+        seen,error,*_ = train(Best(), BATCHES, mixer, loss=lambda p,t: ce(p[0], t))
+        assert error is None and len(seen)==len(BATCHES)
+
+@pytest.mark.parametrize('name', ('weight','pos_weight'))
+def test_a_known_loss_with_a_weight_for_each_sample_is_refused(name):
+    net,y = nn.Linear(6,1),(Y==0).float()[:,None]
+    loss = nn.BCEWithLogitsLoss(**{name: torch.rand(8,1)})
+    for mixer in (fm.MixUp(8.), fm.MixUp(8., stack_y=True)):
+        assert 'a weight for each class' in train(net, cut(8, X, y), mixer, loss=loss)[1]
+    assert train(nn.Linear(6,3), cut(8, X, F.one_hot(Y, 3).float()), fm.MixUp(8.), loss=nn.BCEWithLogitsLoss(**{name: torch.rand(3)}))[1] is None
+
+COUNT = 0
+def counted(p, t):
+    global COUNT
+    COUNT += 1
+    return ce(p, t)*(1+.01*COUNT)
+
+def remembers(kind):
+    seen,most = dict(n=0),[0]
+    def _dict(p, t): seen['n'] += 1; return ce(p, t)
+    def _list(p, t): most.append(len(most)); return ce(p, t)
+    def _default(p, t, seen=[]): seen.append(1); return ce(p, t)
+    return dict(dict=_dict, list=_list, default=_default, counted=counted)[kind]
+
+@pytest.mark.parametrize('kind', ('dict','list','default','counted'))
+def test_a_state_of_a_loss_is_announced_wherever_it_is(kind):
+    f = remembers(kind)
+    assert sum('changes a state of its own' in o for o in train(Net(), BATCHES, fm.MixUp(8.), loss=f)[2])==1
+
+
+# Callbacks and loops that do part of a mixer's work
+
+class More(Callback):
+    order = 50
+    def __init__(self, made): self.made = made
+    def after_pred(self): self.learn.yb = self.made(self.yb)
+
+@pytest.mark.parametrize('made', (lambda yb: (*yb,torch.rand(8)), lambda yb: ()))
+def test_targets_that_come_or_go_behind_the_mixer_are_refused(made):
+    seen,error,*_ = train(Net(), BATCHES, fm.MixUp(8.), More(made), loss=lambda p,*t: ce(p, t[0]))
+    assert not seen and 'behind the mixer' in error
+
+def test_a_learner_whose_loop_has_no_event_for_the_loss_is_told():
+    from fastai.basics import Learner
+    class Own(Learner):
+        def _do_one_batch(self):
+            self.pred = self.model(*self.xb)
+            self.loss_grad = self.loss_func(self.pred, *self.yb)
+            self.loss = self.loss_grad.clone()
+    log = watch(Net(), BATCHES, ce)
+    learn = Own(log.learn.dls, Net(), loss_func=ce).mixup(8.)
+    with warnings.catch_warnings(record=True) as warned, learn.no_bar(), learn.no_logging():
+        warnings.simplefilter('always')
+        learn.fit(1, 0.)
+    assert sum("no 'after_pred' event" in o for o in told(warned))==1
+
+def test_a_loop_of_ones_own_hears_of_doubtful_targets():
+    with warnings.catch_warnings(record=True) as warned, fm.PlainLoop(fm.MixUp(8.), Net(), nn.BCEWithLogitsLoss()) as loop:
+        warnings.simplefilter('always')
+        b = loop(X[:8], torch.randint(-1, 2, (8,3)).float())
+        b.loss(b.predict())
+    assert any('-1' in o for o in told(warned))
+
+def test_one_hot_targets_with_class_weights_are_announced():
+    w = torch.tensor([.2,1.,3.])
+    for stack_y,is_said in ((False,True),(None,False)):
+        said = train(Net(), BATCHES, fm.MixUp(8., stack_y=stack_y), loss=nn.CrossEntropyLoss(weight=w))[2]
+        assert any('divides by the number of samples' in o for o in said)==is_said
+
+
+# Where the batch lies
+
+class Steps(nn.Module):
+    "Takes time first"
+    def __init__(self):
+        super().__init__()
+        self.r,self.l = nn.GRU(1, 6),nn.Linear(6,3)
+    def forward(self, x): return self.l(self.r(x.flatten(2).mean(-1, keepdim=True) if x.ndim>2 else x[...,None])[0][-1])
+
+@pytest.mark.parametrize('shape', ((8,8),(8,8,4,5)))
+def test_time_first_is_refused_where_it_is_as_long_as_the_batch(shape):
+    seen,error,*_ = train(Steps(), [(torch.randn(shape),Y[:8])]*3, fm.MixUp(8.))
+    assert not seen and error is not None
+
+class Views(Net):
+    "Two views of each sample, one behind the other in one batch"
+    def forward(self, a, b): return super().forward(torch.cat([a,b]))
+
+@pytest.mark.parametrize('make', (lambda: fm.MixUp(8.), lambda: manifold(layers='b'), lambda: fm.ManifoldMixUp(8.), lambda: fm.OutputMixUp(8.)))
+def test_views_in_one_batch_are_mixed_with_their_own_partners(make):
+    net = Views()
+    seen,error,*_ = train(net, cut(8, X, X+1, Y), make(), loss=lambda p,t: ce(p, t.repeat(2)), n_inp=2)
+    assert error is None and len(seen)==8
+    for b in seen:
+        if not b.mixed: continue
+        with torch.no_grad(): want = torch.cat([lerp(b, Net.forward(net, o)) for o in b.x])
+        torch.testing.assert_close(b.pred, want, rtol=1e-4, atol=1e-4)
+
+def test_an_index_that_the_model_ignores_is_left_alone():
+    class Ignores(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c,self.h = nn.Conv2d(1, 4, 3),nn.Linear(4,3)
+        def forward(self, x, i): return self.h(self.c(x).mean((2,3)))
+    for mixer in (fm.MixUp(8.), fm.CutMix()):
+        seen,error,*_ = train(Ignores(), cut(8, torch.randn(64,1,8,8), torch.arange(64), Y), mixer, n_inp=2)
+        assert error is None and len(seen)==8
+
+@pytest.mark.parametrize('seed', range(6))
+def test_a_skip_drawn_from_a_generator_of_the_models_own_is_found(seed):
+    class Skips(Net):
+        def __init__(self):
+            super().__init__()
+            self.rng = random.Random(seed)
+        def forward(self, x):
+            z = self.b(self.a(x))
+            return self.h(z+x if self.rng.random()<.3 else z)
+    assert train(Skips(), BATCHES, manifold(layers='b'))[1] is not None
+
+
+# What OutputMixUp takes
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.e = nn.Embedding(30,3)
+    def forward(self, s): return self.e(torch.tensor([len(o) for o in s]))
+
+@pytest.mark.parametrize('loss', (ce, lambda p,t: ce(p, t)))
+def test_outputs_of_strings_are_mixed(loss):
+    batches = [(['a'*random.randint(1, 20) for _ in range(8)],y) for _,y in BATCHES]
+    net = Words()
+    seen,error,*_ = train(net, batches, fm.OutputMixUp(8.), loss=loss)
+    assert error is None and len(seen)==8
+    for b in seen: torch.testing.assert_close(b.pred, lerp(b, net(*b.x)))
+
+def test_outputs_may_be_taken_apart_by_a_callback():
+    class Pair(Net):
+        def forward(self, x): return super().forward(x),x
+    class First(Callback):
+        def after_pred(self): self.learn.pred = self.pred[0]
+    net = Net()
+    seen,error,*_ = train(Pair(), BATCHES, fm.OutputMixUp(8.), First(), loss=lambda p,t: ce(p, t))
+    assert error is None
+    for b in seen: torch.testing.assert_close(b.pred, lerp(b, net(b.x[0])))
+
+
+# What a model may hold
+
+@dataclass(frozen=True, slots=True)
+class Config: k:int = 2
+
+TICKS,DRAWS = defaultdict(int),torch.Generator()
+class Odd(Net):
+    "Holds what can't be set, counts in a defaultdict, draws from a generator of its module, and has a scripted layer"
+    def __init__(self):
+        super().__init__()
+        self.config,self.b = Config(),torch.jit.script(self.b)
+    @property
+    def scale(self):
+        TICKS['n'] += 1
+        return 1.+.01*TICKS['n']
+    def forward(self, x): return super().forward(x*self.scale+.01*torch.randn(x.shape, generator=DRAWS))
+
+def test_a_fit_without_mixing_is_the_same_to_the_last_bit():
+    res = []
+    for mixer in (fm.ManifoldMixUp(0., layers='a', **HIDDEN, generator=torch.Generator()),fm.MixUp(p=0., generator=torch.Generator())):
+        TICKS.clear()
+        DRAWS.manual_seed(0)
+        net = Odd()
+        _,error,*_ = train(net, BATCHES, mixer, lr=.1, plain=Net(), loss=nn.CrossEntropyLoss(weight=torch.tensor([.2,1.,3.])))
+        assert error is None
+        res.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
+    assert torch.equal(*res)
