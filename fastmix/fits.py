@@ -21,7 +21,7 @@ from .mixed import union_mask
 from .trial import CannotRun, Cancelled, padding
 from .proof import Proof
 from .places import goes_round, index_place, input_name, why_no_index_place
-from .parts import Parts, may_be_codes, may_be_mask, may_be_no_quantity
+from .parts import Parts, may_be_codes, may_be_mask, may_be_no_quantity, may_be_steps
 from .reads import LossReads
 
 # %% ../nbs/20_fits.ipynb #313c2434
@@ -164,7 +164,9 @@ def needs_trial(self:Fit, xb, n):
     return any(has_samples(o, n) and (not is_float(o) or may_be_mask(xs, i) or may_be_no_quantity(xs, i, n)) for i,o in enumerate(xs))
 
 @patch
-def may_have_codes(self:Fit, xb, parts): return any(may_be_codes(leaves(xb)[i]) for i in parts.direct)
+def may_need_trial(self:Fit, xb, n, parts):
+    "Is there an input that is no quantity perhaps, or of as many steps as samples?"
+    return any(may_be_codes(o) or may_be_steps(o, n) for o in (leaves(xb)[i] for i in parts.direct))
 
 # %% ../nbs/20_fits.ipynb #ad9908cb
 @patch
@@ -218,7 +220,7 @@ def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
 def find_index_place(self:Fit, proof, parts):
     "Where indices are mixed inside the model, while what can be is mixed at the input; raises if predictions do not follow"
     check_quantities(proof, parts)
-    if not self.needs_trial(proof.xb, proof.n): return
+    if not self.needs_trial(proof.xb, proof.n) and not any(may_be_steps(leaves(proof.xb)[i], proof.n) for i in parts.direct): return
     swap = [i for i in parts.direct if i not in proof.masks]
     carried = [i for i in parts.inside if i not in proof.masks]
     ways = "mix elsewhere, with stack_x=True, ManifoldMixUp(layers=...) or a MixHere in the model, or name the inputs= to mix"

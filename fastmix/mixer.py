@@ -176,7 +176,7 @@ def _reference(self:Mixer, b, parts):
 def _try_model(self:Mixer, fit, learn, b, parts):
     "Find out where and how the model can be mixed, if that has to be found out"
     needed = fit.needs_trial(b.xb, b.n)
-    if not needed and not fit.may_have_codes(b.xb, parts): return
+    if not needed and not fit.may_need_trial(b.xb, b.n, parts): return
     fit.try_model(learn, b.xb, b.n, parts, lambda proof: fit.find_index_place(proof, parts), None if needed else
         "It could not be tried what the inputs do in the model, and they are mixed as quantities are")
 
