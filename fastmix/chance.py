@@ -94,9 +94,11 @@ def _words(low):
     return tuple(_untemper(rng.getrandbits(32) if k%8==7 else 0x05000000 if low else 0xfaffffff) for k in range(624))
 
 def fix_others(
-    q:float # A quantile in (0, 1)
+    q:float, # A quantile in (0, 1)
+    more=() # Instances of `random.Random` and `np.random.RandomState`
 ):
-    "Set Python's and NumPy's own generators so that the next draws are low if `q` is below 0.5, and else high"
+    "Set Python's and NumPy's own generators, and `more` of their kind, so that the next draws are low if `q` is below 0.5, and else high"
     words = _words(q<0.5)
-    random.setstate((3,(*words,0),None))
-    np.random.set_state(('MT19937', np.array(words, dtype=np.uint32), 0))
+    for o in (random,np.random,*more):
+        if hasattr(o, 'setstate'): o.setstate((3,(*words,0),None))
+        else: o.set_state(('MT19937', np.array(words, dtype=np.uint32), 0))

@@ -163,10 +163,12 @@ def needs_trial(self:Fit, xb, n):
     xs = leaves(xb)
     return any(has_samples(o, n) and (not is_float(o) or may_be_mask(xs, i) or may_be_no_quantity(xs, i, n)) for i,o in enumerate(xs))
 
+def _any_steps(xb, n, parts): return any(may_be_steps(leaves(xb)[i], n) for i in parts.direct)
+
 @patch
 def may_need_trial(self:Fit, xb, n, parts):
     "Is there an input that is no quantity perhaps, or of as many steps as samples?"
-    return any(may_be_codes(o) or may_be_steps(o, n) for o in (leaves(xb)[i] for i in parts.direct))
+    return _any_steps(xb, n, parts) or any(may_be_codes(leaves(xb)[i]) for i in parts.direct)
 
 # %% ../nbs/20_fits.ipynb #ad9908cb
 @patch
@@ -220,7 +222,7 @@ def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
 def find_index_place(self:Fit, proof, parts):
     "Where indices are mixed inside the model, while what can be is mixed at the input; raises if predictions do not follow"
     check_quantities(proof, parts)
-    if not self.needs_trial(proof.xb, proof.n) and not any(may_be_steps(leaves(proof.xb)[i], proof.n) for i in parts.direct): return
+    if not self.needs_trial(proof.xb, proof.n) and not _any_steps(proof.xb, proof.n, parts): return
     swap = [i for i in parts.direct if i not in proof.masks]
     carried = [i for i in parts.inside if i not in proof.masks]
     ways = "mix elsewhere, with stack_x=True, ManifoldMixUp(layers=...) or a MixHere in the model, or name the inputs= to mix"
@@ -247,9 +249,10 @@ def _say_loss(self:Fit, learn, doubt):
 @patch
 def try_loss(self:Fit, learn, xb, n, parts, find):
     "Say once that a loss may read what is not mixed, and let `find(proof)` look at predictions"
-    reads = LossReads(learn, n)
     due = self.asked_loss is not learn.loss_func or self.batches in _again and not self.verifies
-    if not due or not reads.may_read_more or learn.model is None: return
+    if not due or learn.model is None: return
+    reads = LossReads(learn, n)
+    if not reads.may_read_more: return
     self.outputs = None
     with ExitStack() as stack:
         try: proof = stack.enter_context(Proof(unwrap(learn.model), xb, n, parts.own, reads=reads))

@@ -81,7 +81,7 @@ def _check_weight(known, loss_func, pred):
     "Raise ValueError for a weight of each sample, which would be the own sample's for both targets"
     for k in ('weight','pos_weight'):
         w = known.options.get(k)
-        if isinstance(w, Tensor) and w.ndim==pred.ndim and w.shape[0]==pred.shape[0]>1 and not known.func in (F.cross_entropy, F.nll_loss): raise ValueError(
+        if isinstance(w, Tensor) and w.ndim==pred.ndim and w.shape[0]==pred.shape[0]>1 and known.func not in (F.cross_entropy, F.nll_loss): raise ValueError(
             f"Expected a weight for each class, but {name_of(loss_func)} has a {k} {tuple(w.shape)} for each sample, which would weight the partner's target too: "
             "give weights as a target, to a loss of your own")
 
@@ -115,9 +115,9 @@ def _mixed(known, pred, yb, yb1, lam):
 def known_loss(known, loss_func, pred, yb, yb1, lam):
     "The exact mixed loss of a known loss"
     _check_pair(loss_func, pred, yb[0], yb1[0])
-    if isinstance(lam, Tensor) and _is_readable(lam) and bool((lam==1).all()) and pred.dtype in (torch.float32,torch.float64): return loss_func(pred, *yb) # to the last bit
     p,yb0,yb1 = _plain(pred),*([_plain(t) if isinstance(t, Tensor) else t for t in ts] for ts in (yb,yb1))
     lam = check_lam(lam, yb0[0].shape[0], p.device)
+    is_plain = p.dtype in (torch.float32,torch.float64) and _is_readable(lam) and bool((lam==1).all())
     (y,*rest),(y1,*rest1) = zip(*[_weighted_only(a, b, lam) for a,b in zip(yb0, yb1)])
     lam = lam.view(-1, *[1]*(y.ndim-1))
     if known.flat is not None:
@@ -127,7 +127,7 @@ def known_loss(known, loss_func, pred, yb, yb1, lam):
         raise ValueError(f"Expected predictions and targets of {name_of(loss_func)} to match entry by entry, "
             f"but got shapes {tuple(pred.shape)} and {tuple(yb[0].shape)}")
     _check_weight(known, loss_func, p)
-    return _mixed(known, p, (y,*rest), (y1,*rest1), lam)
+    return loss_func(pred, *yb) if is_plain else _mixed(known, p, (y,*rest), (y1,*rest1), lam) # plain to the last bit
 
 # %% ../nbs/05_loss.ipynb #4870f2aa
 def check_entries(

@@ -26,6 +26,7 @@ class MixedBatch:
     outputs = None # A `Place` that says where predictions hold the batch; None: in the first dimension
     masks = () # Targets, by index, that a choice for each sample pastes in some samples
     mixer = None # That made it
+    fit = None # The `Fit` that it belongs to
     look = None # A function that looks at predictions before their loss, in a loop without events
     watch = None # A function that is given the loss function and a function that computes the mixed loss, which it returns
     def __init__(self,
@@ -87,8 +88,8 @@ def _mix_output(self:MixedBatch, t): return mix_targets(t, take(t, self.perm), s
 @patch
 def mix_outputs(self:MixedBatch, pred):
     "`pred`, mixed where the mix is one of predictions"
-    ts = leaves(pred)
     if not self.mixes_output or self.n==1: return pred
+    ts = leaves(pred)
     if self.outputs is not None and len(ts)==len(self.outputs.dims[None]): # else a callback took them apart
         return self.outputs.mix(None, pred, self.n, self._mix_output)
     if not any(has_samples(o, self.n) and is_float(o) for o in ts): raise ValueError(
@@ -163,7 +164,7 @@ def are_inputs(self:MixedBatch, yb):
 
 @patch
 def follow_targets(self:MixedBatch, yb):
-    "Take over targets `yb` that a callback has changed since the batch was mixed, and their partners; were there any?"
+    "Take over targets `yb` that a callback has changed since the batch was mixed, and their partners; were there any that are not the mixed inputs?"
     new,old,partners = leaves(yb),leaves(self.yb),leaves(self.yb1)
     changed = [a is not b or isinstance(a, Tensor) and a._version!=v for a,b,v in zip(new,old,self.versions)]
     if len(new)!=len(old): raise ValueError(f"Expected {len(old)} targets, as when the batch was mixed, but a callback behind the mixer made {len(new)} of them: "
@@ -173,7 +174,7 @@ def follow_targets(self:MixedBatch, yb):
     partners = [(take(a, self.perm) if p in ('pair','one_hot') and not mixed else a) if c else q
         for a,q,p,c in zip(new,partners,self.plans,changed)]
     self.yb,self.yb1 = yb,rebuild(yb, partners)
-    return True
+    return not mixed
 
 # %% ../nbs/17_mixed.ipynb #b779149e
 def draw_partners(

@@ -309,6 +309,7 @@ def _end_batch(self:Mixer):
 @patch
 def _end_fit(self:Mixer):
     self._lost = self._batch is not None
+    self._settle() # an error or Ctrl-C may come before the loss
     self._end_batch()
     self.order = Mixer.order
     if self._hooks is not None: self._hooks.remove()

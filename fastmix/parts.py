@@ -118,7 +118,7 @@ def may_be_codes(x):
 def may_be_no_quantity(xs, i, n):
     "Is it worth a trial whether the floats of leaf `i` are lengths, or have the batch in another dimension?"
     x = xs[i]
-    return x[0].numel()==1 and len(xs)>1 or x.ndim==3 and x.shape[1]==n
+    return x[0].numel()==1 and len(xs)>1 or x.ndim==3 and may_be_steps(x, n)
 
 # %% ../nbs/18_parts.ipynb #07c9a107
 def may_be_steps(x, n): return x.ndim>1 and x.shape[1]==n # of a model that takes time first

@@ -82,8 +82,7 @@ def why_not(
     if all(c.whole for c in calls): return 'the model holds whole numbers, as codes of categories are'
     try: got = proof.run(7, place, swap)[0]
     except Exception as e: return f'the model stops there with {type(e).__name__}: {str(e)[:200]}'
-    if not proof.loss_follows(): return 'the loss also reads something that the model keeps, and that does not follow'
-    if proof.ratio(got, proof.pred)<=proof.tol: return 'predictions follow for some orders of the batch and some random draws only'
+    if proof.ratio(got, proof.pred)<=proof.tol: return 'the loss also reads something that the model keeps, and that does not follow' if not proof.loss_follows() else 'predictions follow for some orders of the batch and some random draws only'
     if (i := goes_round(proof, swap, place)) is not None: return f'{input_name(proof.xb, i)} goes round it'
     (q,d),(p,_) = proof._outs(got)[0],proof._outs(proof.pred)[0]
     rows = [d.over(lambda o: o.flatten(1) if o.ndim>1 else o[:,None], t, 7) if d.dim==0 and t.ndim==2 else t.movedim(d.dim, 0).flatten(1) for t in (q,p)]

@@ -59,7 +59,7 @@ def _begin(self:Proof):
     few,calls = self.run(5, record=True)
     self.reads_more = loss is not None and not _same(loss, self.reads.value(plain, rows))
     self._find_dims(few, calls)
-    if read: self._check_read(few)
+    if read: self._check_read()
     self.pred_with_masks = self.run(7, xs=self.with_masks)[0] if self.masks else self.pred
     self.losses = {False: loss, True: self._loss_of(self.returned) if self.masks else loss}
     self.same = all(self._spread(p, d)<1e-12 for p,d in self._outs(self.pred))
@@ -89,7 +89,7 @@ def _find_dims(self:Proof, few, calls):
         if old!=dims: self.places[c.m] = [False]
 
 @patch
-def _check_read(self:Proof, few):
+def _check_read(self:Proof):
     "Raise ValueError for what the loss reads and no trial can follow"
     for o,d,read in zip(self.pred,self.dims,self.counts):
         if read and (d is False or not isinstance(o, Tensor)): raise ValueError(
@@ -102,8 +102,10 @@ def _outs(self:Proof, pred):
     "What the loss reads of the leaves of a prediction, each with its `BatchDim`"
     return [(o,d) for o,d,c in zip(pred,self.dims,self.counts) if c and isinstance(d, (BatchDim,Pairs)) and (is_float(o) or self.read)]
 
+def _swapped(p, d, n=7): return d.over(lambda o: o[trial_perm(n, o.device)], p, n).double()
+
 @patch
-def _spread(self:Proof, p, d, n=7): return float((p.double()-d.over(lambda o: o[trial_perm(n, o.device)], p, n).double()).norm())
+def _spread(self:Proof, p, d): return float((p.double()-_swapped(p, d)).norm())
 
 # %% ../nbs/13_proof.ipynb #b5706c8a
 def _off(a, b): return torch.where(a==b, 0, a-b) # infinities too
@@ -114,7 +116,7 @@ def ratio(self:Proof, got, pred, n=7):
     worst = 0.
     for (q,d),(p,_) in zip(self._outs(got),self._outs(pred)):
         if q.shape!=p.shape: return float('inf')
-        want = d.over(lambda o: o[trial_perm(n, o.device)], p, n).double()
+        want = _swapped(p, d, n)
         off,scale,size = (o.movedim(d.dim, 0).flatten(1).norm(dim=0) if o.ndim>1 else o.norm()
             for o in (_off(q.double(), want),_off(p.double(), want),p.double().nan_to_num(posinf=0, neginf=0)))
         noise = 1e-30 if not is_float(p) else (2 if p.dtype in (torch.float16,torch.bfloat16) else 25)*torch.finfo(p.dtype).eps*size+1e-30 # an entry may be large and hardly differ
@@ -125,6 +127,7 @@ def ratio(self:Proof, got, pred, n=7):
 def _set_tolerance(self:Proof):
     "What rounding can do, measured by swapping whole rows of the inputs"
     self.tol = 5e-3 if self.is_half else 1e-4
+    self.flat_is_clear = all(d.one for d in self.dims if isinstance(d, BatchDim))
     try: got = self.run(7, swap=self.parts)[0]
     except Exception: # rows that have to be in an order of their own
         if self.reads_more: self.loss_doubt = 'the model stops when samples change places'
@@ -138,11 +141,11 @@ def _set_tolerance(self:Proof):
 @patch
 def _turn_flat(self:Proof, got):
     "Find out how the samples lie in outputs with several entries of each"
-    self.flat_is_clear = True
+    self.flat_is_clear = True # if there are none
     for i,(d,q,p) in enumerate(zip(self.dims, got, self.pred)):
         if not isinstance(d, BatchDim) or d.one or q.shape!=p.shape: continue
         ways = {last: replace(d, samples_last=last) for last in (False,True)}
-        off = {last: float((q.double()-o.over(lambda t: t[trial_perm(7, t.device)], p, 7).double()).norm()) for last,o in ways.items()}
+        off = {last: float((q.double()-_swapped(p, o)).norm()) for last,o in ways.items()}
         self.dims[i] = ways[off[True]<off[False]]
         self.flat_is_clear &= min(off.values())<1e-2*self._spread(p, self.dims[i])+1e-6
 

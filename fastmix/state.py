@@ -17,7 +17,6 @@ from types import BuiltinFunctionType, CellType, FunctionType, MethodType, Modul
 from torch import Tensor, nn
 from fastcore.basics import patch
 from torch.nn.parameter import UninitializedTensorMixin
-from .chance import _words
 from .hooks import PlaceHooks
 
 # %% ../nbs/09_state.ipynb #5a160872
@@ -72,7 +71,8 @@ def _set_grad(p, g, values):
 class State:
     "All that a call may change in `model`: parameters, buffers, and whatever else its modules hold; or in a function or an object"
     def __init__(self, model):
-        self.tensors,self.undo,self.seen,self.used,self.iterators,self.generators,self.draws = {},[],{},{},[],[],[]
+        self.tensors,self.undo,self.seen,self.used,self.walked = {},[],{},{},{}
+        self.draws,self.generators,self.iterators = [],[],[] # what a trial sets, what it can't, and whose steps can't be taken back
         if not isinstance(model, nn.Module): # a function or an object
             self._keep(model)
             self._keep_used(model)
@@ -91,8 +91,8 @@ class State:
             "Expected a model whose lazy layers know their sizes: run it once on a batch before training")
         if isinstance(o, Tensor): self.tensors[id(o)] = [o,*[o.detach().clone()]*2]
         elif isinstance(o, torch.Generator): self._after(o.set_state, o.get_state())
-        elif isinstance(o, random.Random): self._keep_draws(o, o.setstate, o.getstate())
-        elif isinstance(o, np.random.RandomState): self._keep_draws(o, o.set_state, o.get_state())
+        elif isinstance(o, random.Random): self.draws.append(o) or self._after(o.setstate, o.getstate())
+        elif isinstance(o, np.random.RandomState): self.draws.append(o) or self._after(o.set_state, o.get_state())
         elif isinstance(o, (FunctionType,MethodType,partial)): self._keep_function(o, depth)
         elif isinstance(o, np.random.Generator): self.generators.append(o) or self._after(lambda c: setattr(o.bit_generator, 'state', c), o.bit_generator.state)
         elif isinstance(o, np.ndarray): self._after(lambda c: o.flags.writeable and np.copyto(o, c), o.copy(), lambda: o)
@@ -112,14 +112,21 @@ def _keep_all(self:State, o, values, refill, content, depth):
 @patch
 def _after(self:State, put, value, get=None): self.undo.append((put,value,get))
 
+# %% ../nbs/09_state.ipynb #6e448e53
+@patch
+def _keep_attr(self:State, o, k, v, depth=2):
+    self._keep(v, depth)
+    self._after(partial(setattr, o, k), v, partial(getattr, o, k, None))
+
 @patch
 def _keep_object(self:State, o, depth):
     if hasattr(o, '__dict__'): self._keep(vars(o), depth if isinstance(o, nn.Module) else depth-1)
     for k in [k for c in type(o).__mro__ if _own_class(c) for k in _slots(c) if hasattr(o, k)]:
-        self._keep(getattr(o, k), depth-1)
-        self._after(partial(setattr, o, k), getattr(o, k), partial(getattr, o, k, None))
+        self._keep_attr(o, k, getattr(o, k), depth-1)
 
 # %% ../nbs/09_state.ipynb #dcc9a554
+def _cells(f): return [c for c in f.__closure__ or () if c!=CellType()] # one that is not set holds nothing
+
 def _names(code):
     "Names that some code and the functions within it use"
     return {*code.co_names}.union(*[_names(o) for o in getattr(code, 'co_consts', ()) if hasattr(o, 'co_names')])
@@ -129,7 +136,7 @@ def _functions(v, depth=3):
     if isinstance(v, property): return [f for o in (v.fget,v.fset) for f in _functions(o, depth)]
     v = getattr(v, '__func__', v)
     if not isinstance(v, FunctionType) or not depth: return []
-    inner = [c.cell_contents for c in v.__closure__ or () if c!=CellType()]
+    inner = [c.cell_contents for c in _cells(v)]
     return [v]+[f for o in inner if isinstance(o, FunctionType) and o is not v for f in _functions(o, depth-1)]
 
 # %% ../nbs/09_state.ipynb #2e08a59a
@@ -138,9 +145,8 @@ def _keep_function(self:State, f, depth):
     "What a hook or a function of the model's refers to"
     if isinstance(f, MethodType): return self._keep(f.__self__, depth)
     if isinstance(f, partial): return [self._keep(o, depth) for o in (f.func,*f.args,*f.keywords.values())]
-    for cell in f.__closure__ or ():
-        try: v = cell.cell_contents
-        except ValueError: continue # not set yet
+    for cell in _cells(f):
+        v = cell.cell_contents
         if isinstance(v, nn.Module): continue # the model itself, or one that it only looks at
         self._keep(v, depth-1 if depth else 0)
         self._after(partial(setattr, cell, 'cell_contents'), v, partial(getattr, cell, 'cell_contents'))
@@ -149,15 +155,14 @@ def _keep_function(self:State, f, depth):
 def _keep_globals(self:State, fs):
     "What functions, and those that they call, count or put into lists and dicts of the module that they were written in"
     for f in fs:
+        if id(f) in self.walked: continue
+        self.walked[id(f)] = f
         for k in _names(getattr(f, '__code__', _no_code)):
-            v = f.__globals__.get(k, f)
-            if isinstance(v, (*_containers,*_sources,SimpleNamespace)): self._keep(v)
+            v = f.__globals__.get(k)
+            if isinstance(v, (*_containers,*_sources,SimpleNamespace,Iterator)): self._keep(v)
             elif isinstance(v, type) and v.__module__==f.__module__: self._keep_class(v)
-            elif isinstance(v, Iterator): self._keep(v)
             elif isinstance(v, _numbers) and not isinstance(v, bool): self._after(partial(f.__globals__.__setitem__, k), v, partial(f.__globals__.get, k))
-            elif isinstance(v, FunctionType) and v.__globals__ is f.__globals__ and id(v) not in self.seen:
-                self.seen[id(v)] = v
-                self._keep_globals([v])
+            elif isinstance(v, FunctionType) and v.__globals__ is f.__globals__: self._keep_globals([v])
 
 @patch
 def _keep_class(self:State, c):
@@ -166,8 +171,7 @@ def _keep_class(self:State, c):
     for k,v in list(vars(c).items()):
         self._keep_globals(_functions(v))
         if k.startswith('__') or not isinstance(v, (Tensor,*_plain,*_containers)): continue
-        self._keep(v)
-        self._after(partial(setattr, c, k), v, partial(getattr, c, k, None))
+        self._keep_attr(c, k, v)
 
 # %% ../nbs/09_state.ipynb #a4ccd7ff
 @patch
@@ -176,8 +180,7 @@ def _keep_attrs(self:State, m):
     for k,v in list(vars(m).items()):
         if k=='_buffers': self._keep(v, 0)
         if k.startswith('_') or not isinstance(v, (Tensor,np.ndarray,*_plain,*_containers)): continue
-        self._keep(v, 0)
-        self._after(partial(setattr, m, k), v, partial(getattr, m, k, None))
+        self._keep_attr(m, k, v, 0)
 
 @patch
 def _keep_used(self:State, f):
@@ -185,7 +188,7 @@ def _keep_used(self:State, f):
     if isinstance(f, partial): return [self._keep_used(o) for o in (f.func,*f.args,*f.keywords.values())]
     if isinstance(f, nn.Module): return [self._keep_attrs(m) for m in f.modules()]
     if not isinstance(f, FunctionType): return
-    cells = [c.cell_contents for c in f.__closure__ or () if c!=CellType()] # one that is not set holds nothing
+    cells = [c.cell_contents for c in _cells(f)]
     used = [f.__globals__[k] for k in f.__code__.co_names if k in f.__globals__]
     self._keep_globals([f])
     for o in (*cells,*(f.__defaults__ or ()),*(f.__kwdefaults__ or {}).values(),*used):
@@ -193,18 +196,6 @@ def _keep_used(self:State, f):
         self.used[id(o)] = o
         if isinstance(o, (nn.Module,partial)) or isinstance(o, FunctionType) and o.__globals__ is f.__globals__: self._keep_used(o)
         elif not isinstance(o, FunctionType): self._keep(o, 1)
-
-# %% ../nbs/09_state.ipynb #c315e573
-@patch
-def _keep_draws(self:State, o, put, value):
-    self.draws.append(o)
-    self._after(put, value)
-
-@patch
-def fix_draws(self:State, q):
-    "Set generators of the model's own so that the next draws are low if `q` is below 0.5, and else high"
-    words = _words(q<0.5)
-    for o in self.draws: o.setstate((3,(*words,0),None)) if isinstance(o, random.Random) else o.set_state(('MT19937', np.array(words, dtype=np.uint32), 0))
 
 # %% ../nbs/09_state.ipynb #aac5d89a
 @patch

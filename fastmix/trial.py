@@ -135,8 +135,7 @@ def run(self:Trial,
     self.passes += 1
     if reset: self.state.reset()
     torch.random.default_generator.manual_seed(0)
-    fix_others(q)
-    self.state.fix_draws(q)
+    fix_others(q, self.state.draws)
     xs = [o[:n].clone() if i in self.parts else o for i,o in enumerate(self.xs if xs is None else xs)]
     perm = trial_perm(n, xs[self.parts[0]].device)
     for i in swap: xs[i] = xs[i][perm]

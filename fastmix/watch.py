@@ -29,7 +29,7 @@ def check_targets(fit, b, pred, who):
 def check_changes(fit, b, learn):
     "Take over targets that were changed behind the mixer; say once if inputs were changed with them"
     changed,replaced = (any(a is not c for a,c in zip(leaves(o), leaves(p))) for o,p in ((learn.xb,b.xb),(learn.yb,b.yb)))
-    if not b.follow_targets(learn.yb) or b.are_inputs(learn.yb): return
+    if not b.follow_targets(learn.yb): return
     if changed: fit.say('behind', "A callback changed inputs and targets after they were mixed. That is right if it treats "
         "all samples alike; one that reorders or flips single samples needs an `order` below that of the mixer")
     elif replaced: fit.say('replaced', "A callback replaced targets after their partners were drawn, and they are taken for the samples' own, with the partners' among them. "

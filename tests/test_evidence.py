@@ -50,13 +50,16 @@ IMAGES = tuple(o for o in WRONG+SHORT if o.startswith(('digits','fashion','cifar
 
 def rounded(mix, rows, digits=1): return sorted(round(g, digits) for g in gains(mix, rows))
 def short_gains(): return sorted((gain(o, m) for o in SHORT for m in differences(o) if counts(o, m)), reverse=True)
-def errors(row):
-    "Mean error over the last ten epochs: difference to no mix in percent, and whether it counts"
+def last_errors(row):
+    "Mean error over the last ten epochs, a line for each mix: difference to no mix in percent, its p-value, and the number of seeds"
     by = EPOCHS[(EPOCHS.row==row)&(EPOCHS.epoch>EPOCHS[EPOCHS.row==row].epoch.max()-10)]
     v = by.groupby(['mix','seed'])._rmse.mean().unstack()
     p = {o: stats.ttest_rel(v.loc[o], v.loc['none']).pvalue for o in v.index if o!='none'}
-    ok = all(p[o]*(len(p)-i)<0.05 for i,o in enumerate(sorted(p, key=p.get)))
-    return {o: round(100*(v.loc[o].mean()/v.loc['none'].mean()-1)) for o in p},ok
+    return {o: round(100*(v.loc[o].mean()/v.loc['none'].mean()-1)) for o in p},p,v.shape[1]
+def errors(row):
+    "Mean error over the last ten epochs: difference to no mix in percent, and whether it counts"
+    change,p,_ = last_errors(row)
+    return change,all(p[o]*(len(p)-i)<0.05 for i,o in enumerate(sorted(p, key=p.get)))
 def loss(row, mix):
     "-1 or 1 if the validation loss is lower or higher than without a mix, beyond the noise; else 0"
     d,c = differences(row, 'valid_loss')[mix]
@@ -65,12 +68,10 @@ def loss(row, mix):
 def signs(row): return {int(np.sign(d))*c for d,c in differences(row, 'm_ece').values()}
 
 def skillcraft():
-    by = EPOCHS[(EPOCHS.row=='skillcraft')&(EPOCHS.epoch>EPOCHS[EPOCHS.row=='skillcraft'].epoch.max()-10)]
-    v = by.groupby(['mix','seed'])._rmse.mean().unstack()
-    p = {o: stats.ttest_rel(v.loc[o], v.loc['none']).pvalue for o in v.index if o!='none'}
+    change,p,n = last_errors('skillcraft')
     first,second,last = sorted(p, key=p.get)
-    told = {o: round(100*(v.loc[o].mean()/v.loc['none'].mean()-1)) for o in (first,second)}
-    return told==dict(MixUp=12, ManifoldMixUp=5) and 3*p[first]<0.05 and 2*p[second]<0.05<p[last] and v.shape[1]==10
+    told = {o: change[o] for o in (first,second)}
+    return told==dict(MixUp=12, ManifoldMixUp=5) and 3*p[first]<0.05 and 2*p[second]<0.05<p[last] and n==10
 AIRFOIL = dict(MixUp=31, ManifoldMixUp=21, hidden=8),True
 def wrong_labels():
     return spans('CutMix', WRONG, 9, 30) and spans('MixUp8', WRONG, 4, 24) and all(counts(o, m) for o in WRONG for m in ('CutMix','MixUp8'))

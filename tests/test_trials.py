@@ -1002,3 +1002,33 @@ def test_a_fit_without_mixing_is_the_same_to_the_last_bit():
         assert error is None
         res.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
     assert torch.equal(*res)
+
+
+# Errors, and lambdas of one
+
+def test_an_error_before_the_loss_is_no_loop_without_events():
+    class Stops(Net):
+        def forward(self, x): raise RuntimeError('stops')
+    _,error,said,_ = train(Stops(), BATCHES, fm.MixUp(8.))
+    assert 'stops' in error and not any('after_pred' in o for o in said)
+
+class Packed(OwnMask):
+    "Stops unless longer rows come first, as packing does"
+    def forward(self, x):
+        n = (x!=0).sum(1)
+        if (n[1:]>n[:-1]).any(): raise ValueError('rows that are not sorted by length')
+        return super().forward(x)
+
+def test_outputs_of_a_model_whose_rows_have_to_be_sorted_are_mixed():
+    net = Packed()
+    seen,error,*_ = train(net, [(FULL,Y[:8])]*3, fm.OutputMixUp(8.), loss=lambda p,t: ce(p, t))
+    assert error is None and len(seen)==3
+    for b in seen: torch.testing.assert_close(b.pred, lerp(b, net(FULL)))
+
+def test_lambdas_of_one_are_checked_as_others_are():
+    p,y = torch.randn(8,3),torch.randint(3, (8,))
+    with pytest.raises(ValueError): fm.MixUpLoss(ce)(p, y, yb1=y.flip(0), lam=torch.ones(5))
+    with pytest.raises(ValueError): fm.MixUpLoss(nn.MSELoss())(torch.randn(8,1), torch.randn(8), yb1=torch.randn(8), lam=torch.ones(8))
+    with pytest.raises(ValueError, match='a weight for each class'):
+        fm.MixUpLoss(nn.BCEWithLogitsLoss(weight=torch.rand(8,1)))(torch.randn(8,1), torch.rand(8,1), yb1=torch.rand(8,1), lam=torch.ones(8))
+    assert torch.equal(fm.MixUpLoss(ce)(p, y, yb1=y.flip(0), lam=torch.ones(8)), ce(p, y))
