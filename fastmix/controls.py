@@ -12,7 +12,7 @@ import torch
 from itertools import combinations
 from torch.utils._python_dispatch import TorchDispatchMode
 from .nested import is_float, is_index, leaves
-from .rows import is_additive, is_binary, trial_perm
+from .rows import is_additive, is_binary, trial_perm, wide
 
 # %% ../nbs/11_controls.ipynb #1ccb8a73
 def mask_shapes(m, x):
@@ -39,7 +39,7 @@ def _hides(proof, i, j, late, values):
     changed = []
     for m in values:
         ps = [proof.run(7, xs=[m if k==i else t if k==j else o for k,o in enumerate(proof.xs)])[0] for t in (x,new)]
-        pairs = [(a.double(),b.double()) for a,b in zip(*ps) if is_float(a) and a.shape==b.shape]
+        pairs = [(wide(a),wide(b)) for a,b in zip(*ps) if is_float(a) and a.shape==b.shape]
         changed.append(any(map(_differ, *zip(*pairs))) if pairs else None)
     return values[changed.index(False)] if set(changed)=={False,True} else None
 

@@ -65,8 +65,7 @@ def goes_round(
         if i in swap or i in proof.masks or i in proof.own: continue
         xs = [o[:1].expand_as(o).clone() if k==i else o for k,o in enumerate(proof.xs)]
         pred = proof.run(7, xs=xs)[0]
-        spread = sum(proof._spread(p, d) for p,d in proof._outs(pred))
-        if spread>1e-9 and proof.ratio(proof.run(7, place, swap, xs)[0], pred)<=proof.tol: return i
+        if proof.differs(pred) and proof.ratio(proof.run(7, place, swap, xs)[0], pred)<=proof.tol: return i
 
 def why_not(
     proof:Proof, # Within its context

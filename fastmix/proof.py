@@ -16,7 +16,7 @@ from torch import Tensor
 from fastcore.basics import patch
 from .hooks import BatchDim, Place
 from .nested import is_float, kind_of
-from .rows import trial_perm
+from .rows import difference, entry_sizes, exceeds_rounding, rounding, trial_perm, wide
 from .trial import CannotRun, Trial, _shapes
 
 # %% ../nbs/13_proof.ipynb #d22cf518
@@ -62,9 +62,9 @@ def _begin(self:Proof):
     if read: self._check_read()
     self.pred_with_masks = self.run(7, xs=self.with_masks)[0] if self.masks else self.pred
     self.losses = {False: loss, True: self._loss_of(self.returned) if self.masks else loss}
-    self.same = all(self._spread(p, d)<1e-12 for p,d in self._outs(self.pred))
+    self.same = not self.differs(self.pred)
     self._set_tolerance()
-    self.stateful = any(float((q.double()-p.double()).norm())>1e-3*self._spread(p, d) for (q,_),(p,d) in zip(self._outs(again),self._outs(self.pred)))
+    self.stateful = any(float((wide(q)-wide(p)).norm())>1e-3*self._spread(p, d) for (q,_),(p,d) in zip(self._outs(again),self._outs(self.pred)))
 
 # %% ../nbs/13_proof.ipynb #65f83bc8
 @patch
@@ -102,13 +102,16 @@ def _outs(self:Proof, pred):
     "What the loss reads of the leaves of a prediction, each with its `BatchDim`"
     return [(o,d) for o,d,c in zip(pred,self.dims,self.counts) if c and isinstance(d, (BatchDim,Pairs)) and (is_float(o) or self.read)]
 
-def _swapped(p, d, n=7): return d.over(lambda o: o[trial_perm(n, o.device)], p, n).double()
+def _swapped(p, d, n=7): return d.over(lambda o: o[trial_perm(n, o.device)], wide(p), n)
 
 @patch
-def _spread(self:Proof, p, d): return float((p.double()-_swapped(p, d)).norm())
+def _spread(self:Proof, p, d): return float((wide(p)-_swapped(p, d)).norm())
 
 # %% ../nbs/13_proof.ipynb #b5706c8a
-def _off(a, b): return torch.where(a==b, 0, a-b) # infinities too
+@patch
+def differs(self:Proof, pred):
+    "Do predictions differ from row to row by more than rounding?"
+    return any(exceeds_rounding(p, _swapped(p, d), d.dim) for p,d in self._outs(pred))
 
 @patch
 def ratio(self:Proof, got, pred, n=7):
@@ -117,9 +120,8 @@ def ratio(self:Proof, got, pred, n=7):
     for (q,d),(p,_) in zip(self._outs(got),self._outs(pred)):
         if q.shape!=p.shape: return float('inf')
         want = _swapped(p, d, n)
-        off,scale,size = (o.movedim(d.dim, 0).flatten(1).norm(dim=0) if o.ndim>1 else o.norm()
-            for o in (_off(q.double(), want),_off(p.double(), want),p.double().nan_to_num(posinf=0, neginf=0)))
-        noise = 1e-30 if not is_float(p) else (2 if p.dtype in (torch.float16,torch.bfloat16) else 25)*torch.finfo(p.dtype).eps*size+1e-30 # an entry may be large and hardly differ
+        off,scale = (entry_sizes(difference(o, want), d.dim) for o in (q,p))
+        noise = rounding(p, d.dim)
         worst = max(worst, float(((off-noise).clamp(min=0)/(scale+noise)).nan_to_num(nan=float('inf')).max()))
     return worst
 
@@ -145,7 +147,7 @@ def _turn_flat(self:Proof, got):
     for i,(d,q,p) in enumerate(zip(self.dims, got, self.pred)):
         if not isinstance(d, BatchDim) or d.one or q.shape!=p.shape: continue
         ways = {last: replace(d, samples_last=last) for last in (False,True)}
-        off = {last: float((q.double()-_swapped(p, o)).norm()) for last,o in ways.items()}
+        off = {last: float((wide(q)-_swapped(p, o)).norm()) for last,o in ways.items()}
         self.dims[i] = ways[off[True]<off[False]]
         self.flat_is_clear &= min(off.values())<1e-2*self._spread(p, self.dims[i])+1e-6
 

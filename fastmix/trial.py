@@ -18,7 +18,7 @@ from .chance import Fixed, fix_others
 from .controls import Casts, find_masks, shown
 from .hooks import Place, PlaceHooks
 from .nested import has_samples, is_float, leaves, rebuild
-from .rows import alike, pick_rows, trial_perm, vary
+from .rows import alike, exceeds_rounding, pick_rows, trial_perm, vary
 from .state import unhide, untouched
 
 # %% ../nbs/12_trial.ipynb #49e3b773
@@ -58,7 +58,7 @@ class Trial:
 def _any_alike(pred):
     "Is there a tensor in a prediction for 7 rows that is the same for all of them?"
     ts = [t.movedim(t.shape.index(7), 0) for t in pred if is_float(t) and 7 in t.shape]
-    return any(bool((t==t[:1]).all()) for t in ts)
+    return not all(exceeds_rounding(t, t[:1]) for t in ts)
 
 def padding(
     model:nn.Module # Any model

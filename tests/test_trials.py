@@ -1032,3 +1032,54 @@ def test_lambdas_of_one_are_checked_as_others_are():
     with pytest.raises(ValueError, match='a weight for each class'):
         fm.MixUpLoss(nn.BCEWithLogitsLoss(weight=torch.rand(8,1)))(torch.randn(8,1), torch.rand(8,1), yb1=torch.rand(8,1), lam=torch.ones(8))
     assert torch.equal(fm.MixUpLoss(ce)(p, y, yb1=y.flip(0), lam=torch.ones(8)), ce(p, y))
+
+# Rounding differs from machine to machine
+
+class Rounded(nn.Module):
+    "What `m` predicts, with rounding errors that differ from row to row, as matrix products have them on some machines"
+    def __init__(self, m):
+        super().__init__()
+        self.m = m
+    def forward(self, x):
+        p = self.m(x)
+        return p*(1+2e-7*(torch.arange(len(p))*5%7-3.)[:,None])
+
+class OfBatch(nn.Module):
+    "Predicts the same for all samples"
+    def __init__(self):
+        super().__init__()
+        self.e,self.h = nn.Embedding(20,8),nn.Linear(8,3)
+    def forward(self, x): return self.h(self.e(x).mean((0,1))).expand(len(x), 3)
+
+def test_predictions_that_differ_by_rounding_alone_are_told_to_be_the_same():
+    for model in (OfBatch(),Rounded(OfBatch())):
+        _,error,said,_ = train(model, [(FULL,Y[:8])]*2, fm.MixUp(8.))
+        assert error or any('have the same predictions' in o for o in said)
+
+class Skip(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a,self.b = nn.Linear(6,3),nn.Linear(3,3)
+    def forward(self, x):
+        h = self.a(x)
+        return h+self.b(h.relu())
+
+def test_rounding_of_equal_rows_is_no_way_round_a_place():
+    for model in (Skip(),Rounded(Skip())):
+        assert 'as a skip connection does' in train(model, BATCHES, manifold(layers='*b'))[1]
+
+class Waves(nn.Module):
+    "Complex outputs, in whose imaginary part the input goes round the layer `b`"
+    def __init__(self):
+        super().__init__()
+        self.a,self.b = nn.Linear(6,6),nn.Linear(6,3)
+    def forward(self, x):
+        h = self.a(x)
+        return torch.complex(self.b(h), h[:,:3])
+
+def wave_loss(p, y): return F.cross_entropy(p.real+p.imag, y)
+
+def test_imaginary_parts_have_to_follow_too():
+    assert 'goes round' in train(Waves(), BATCHES, manifold(layers='b'), loss=wave_loss)[1]
+    rows,error,_,_ = train(Waves(), BATCHES, manifold(layers='a'), loss=wave_loss)
+    assert rows and not error
