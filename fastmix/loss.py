@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from types import FunctionType, SimpleNamespace
 from .known import _fastai, as_known, is_known, n_targets, name_of, see_through
 from .mix import _weighted_only, mix_targets
-from .tensors import _is_readable, _plain, check_lam
+from .tensors import _is_readable, _plain, check_lam, version
 
 # %% ../nbs/05_loss.ipynb #2a1d8893
 def _reduce(loss, reduction, w=None):
@@ -153,7 +153,7 @@ def _versions(pred):
     "How often each tensor of a prediction was written to"
     if isinstance(pred, (tuple,list)): return [_versions(o) for o in pred]
     if isinstance(pred, dict): return _versions([*pred.values()])
-    return pred._version if isinstance(pred, Tensor) and not torch.compiler.is_compiling() and not pred.is_inference() else 0
+    return version(pred)
 
 def other_loss(loss_func, pred, yb, yb1, lam):
     "Both losses as `loss_func` has them, weighted by one lambda"
@@ -193,18 +193,7 @@ def _with_reduction(f, reduction):
 
 # %% ../nbs/05_loss.ipynb #5869e56d
 class MixUpLoss:
-    """`loss_func`, also on two sets of targets
-
-    Parameters
-    ----------
-    loss_func
-        A loss of fastai or `torch.nn`, a function, a partial, or a loss of your own, called as `loss_func(pred, *yb)`
-
-    Raises
-    ------
-    TypeError
-        For an argument of another kind or out of its range; the message says what was expected and what to write instead
-    """
+    "`loss_func`, also on two sets of targets"
     def __init__(self,
         loss_func # A loss of fastai or `torch.nn`, a function, a partial, or a loss of your own, called as `loss_func(pred, *yb)`
     ):

@@ -17,7 +17,7 @@ from .known import is_known, name_of
 from .loss import MixUpLoss, check_entries, dense_loss
 from .mix import mix_targets
 from .nested import has_samples, is_float, kind_of, leaves, n_samples, rebuild
-from .tensors import take
+from .tensors import take, version
 
 # %% ../nbs/17_mixed.ipynb #31412d0c
 class MixedBatch:
@@ -28,6 +28,7 @@ class MixedBatch:
     mixer = None # That made it
     fit = None # The `Fit` that it belongs to
     look = None # A function that looks at predictions before their loss, in a loop without events
+    held = None # A `Held`, which looks at what the model is given by another way than its inputs, in a loop without events
     watch = None # A function that is given the loss function and a function that computes the mixed loss, which it returns
     def __init__(self,
         xb:tuple, # Inputs, as they came
@@ -66,7 +67,7 @@ def stack_inputs(self:MixedBatch):
 def set_targets(self:MixedBatch, own, partners):
     "Take these as the own and the partners' targets, and remember how often each was written to"
     self.yb,self.yb1 = rebuild(self.yb, own),rebuild(self.yb, partners)
-    self.versions = [y._version if isinstance(y, Tensor) else 0 for y in own]
+    self.versions = [version(y) for y in own]
 
 # %% ../nbs/17_mixed.ipynb #74f715bc
 @patch
@@ -102,12 +103,19 @@ def predict(self:MixedBatch, model=None, xb=None):
     "What `model` (by default the one of its `PlainLoop`) predicts for the mixed batch, or for `xb` if its inputs were changed since"
     model = self.model if model is None else model
     self.predicted = True
-    if not self.inside: return self.mix_outputs(model(*(self.xb if xb is None else xb)))
+    xb = self.xb if xb is None else xb
+    if self.held is not None: self.held.before(model, self.n)
+    pred = self._predict_inside(model, xb) if self.inside else model(*xb)
+    if self.held is not None: self.held.after(model, self.n)
+    return self.mix_outputs(pred)
+
+@patch
+def _predict_inside(self:MixedBatch, model, xb):
     self.hooks.start(self.place, self.n, self.perm, self.lam)
-    try: pred = model(*(self.xb if xb is None else xb))
+    try: pred = model(*xb)
     finally: self.hooks.stop()
     self.check_ran(model)
-    return self.mix_outputs(pred)
+    return pred
 
 @patch
 def check(self:MixedBatch, pred, loss_func):
@@ -163,10 +171,15 @@ def are_inputs(self:MixedBatch, yb):
     return not self.inside and all(isinstance(y, Tensor) and any(y.shape==x.shape and (y is x or torch.equal(y, x)) for x in xs) for y in leaves(yb))
 
 @patch
+def changed_targets(self:MixedBatch, yb):
+    "Which targets did a callback replace or write into since the batch was mixed?"
+    return [a is not b or version(a)!=v for a,b,v in zip(leaves(yb),leaves(self.yb),self.versions)]
+
+@patch
 def follow_targets(self:MixedBatch, yb):
     "Take over targets `yb` that a callback has changed since the batch was mixed, and their partners; were there any that are not the mixed inputs?"
     new,old,partners = leaves(yb),leaves(self.yb),leaves(self.yb1)
-    changed = [a is not b or isinstance(a, Tensor) and a._version!=v for a,b,v in zip(new,old,self.versions)]
+    changed = self.changed_targets(yb)
     if len(new)!=len(old): raise ValueError(f"Expected {len(old)} targets, as when the batch was mixed, but a callback behind the mixer made {len(new)} of them: "
         "give it an `order` below that of the mixer")
     if not any(changed): return False

@@ -1,5 +1,5 @@
 "Models, batches and callbacks that are not in every batch what they are in the first: what is predicted is the mixture, or the fit is refused"
-import itertools, numpy as np, pytest, random, torch, torch.nn.functional as F, warnings
+import copy, itertools, numpy as np, pytest, random, torch, torch.nn.functional as F, warnings
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from torch import nn
@@ -1083,3 +1083,89 @@ def test_imaginary_parts_have_to_follow_too():
     assert 'goes round' in train(Waves(), BATCHES, manifold(layers='b'), loss=wave_loss)[1]
     rows,error,_,_ = train(Waves(), BATCHES, manifold(layers='a'), loss=wave_loss)
     assert rows and not error
+
+# What a model is given by another way than its inputs
+
+class Conditioned(nn.Module):
+    "Adds what a callback has put into `where` to the hidden layer"
+    def __init__(self, where='cond'):
+        super().__init__()
+        self.a,self.h,self.where,self.film = nn.Linear(6,6),nn.Linear(6,3),where,nn.Identity()
+        self.register_buffer('buf', torch.zeros(8,6))
+        self.box = dict(cond=None)
+    def put(self, c):
+        if self.where=='cond': self.cond = c
+        elif self.where=='film': self.film.cond = c
+        elif self.where=='buffer': self.buf = c
+        elif self.where=='in place': self.buf.copy_(c)
+        else: self.box['cond'] = c
+    def get(self): return dict(cond=lambda: self.cond, film=lambda: self.film.cond, box=lambda: self.box['cond']).get(self.where, lambda: self.buf)()
+    def forward(self, x): return self.h(self.a(x)+self.get())
+
+class Condition(Callback):
+    def __init__(self, order): self.order = order
+    def before_batch(self): self.model.put(self.x[:,:6].roll(1, 1)*1.5)
+
+HELD = 'set between two forward passes'
+
+@pytest.mark.parametrize('where', ['cond','film','buffer','in place','box'])
+@pytest.mark.parametrize('order', [-20,90])
+def test_conditions_that_a_callback_sets_on_the_model_are_announced(where, order):
+    rows,error,said,_ = train(Conditioned(where), BATCHES, fm.MixUp(8.), Condition(order))
+    assert len(rows)==len(BATCHES) and not error
+    assert sum(HELD in o for o in said)==1
+
+def test_plain_loops_hear_of_conditions_too():
+    net = Conditioned()
+    with warnings.catch_warnings(record=True) as said, fm.PlainLoop(fm.MixUp(8.), net, ce) as loop:
+        warnings.simplefilter('always')
+        for x,y in BATCHES:
+            net.cond = x*1.5
+            b = loop(x, y)
+            b.loss(b.predict()).backward()
+    assert sum(HELD in o for o in told(said))==1
+    assert not any(m._forward_pre_hooks for m in net.modules())
+
+class Rich(nn.Module):
+    "Keeps what it computes, a state and running statistics with as many entries as samples"
+    def __init__(self):
+        super().__init__()
+        self.a,self.bn,self.h = nn.Linear(6,8),nn.BatchNorm1d(8),nn.Linear(8,3)
+        self.feat,self.log,self.table = None,[],torch.randn(8,8)
+    def forward(self, x):
+        self.feat = self.bn(self.a(x))
+        self.log = [self.feat.detach(),dict(mean=self.feat.mean(1))]
+        return self.h(self.feat@self.table)
+
+@pytest.mark.parametrize('mixer', [fm.MixUp(8.),fm.ManifoldMixUp(8.),fm.OutputMixUp(8.)], ids=str)
+def test_what_a_model_keeps_by_itself_is_no_condition(mixer):
+    _,error,said,learn = train(Rich(), BATCHES, mixer, lr=0.1)
+    assert not error and not any(HELD in o for o in said)
+    assert not any(m._forward_pre_hooks for m in learn.model.modules())
+
+class Copies(Callback):
+    "Keeps a copy of the model, as moving averages do"
+    order = 90
+    def before_batch(self): self.copied = copy.deepcopy(self.model)
+
+def test_copies_of_a_model_look_at_nothing():
+    _,error,_,_ = train(Net(), BATCHES, fm.MixUp(8.), kept := Copies())
+    assert not error
+    kept.copied(X[:8])
+
+# Targets that were written into
+
+class Writes(Callback):
+    order = 90
+    def before_batch(self): self.y[::2] = 1
+
+@pytest.mark.parametrize('loss', [ce,nn.MSELoss()], ids=['pairs','interpolates'])
+def test_targets_that_are_written_into_behind_the_mixer_are_announced(loss):
+    batches = BATCHES if loss is ce else cut(8, X, torch.randn(64,3))
+    _,error,said,_ = train(Net(), batches, fm.MixUp(8.), Writes(), loss=loss)
+    assert not error and sum('changed targets after' in o for o in said)==1
+
+def test_targets_made_in_inference_mode_train():
+    with torch.inference_mode(): batches = [(x,y.clone()) for x,y in BATCHES]
+    rows,error,_,_ = train(Net(), batches, fm.MixUp(8.))
+    assert len(rows)==len(BATCHES) and not error
