@@ -12,8 +12,7 @@ import torch
 from copy import copy
 from fastcore.basics import patch
 from .draw import _to
-from .fits import as_mask
-from .masks import find_target_masks
+from .masks import as_mask, find_target_masks
 from .mixer import Mixer
 from .nested import leaves, rebuild
 from .targets import plan_targets

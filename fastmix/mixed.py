@@ -117,6 +117,7 @@ def _predict_inside(self:MixedBatch, model, xb):
     self.check_ran(model)
     return pred
 
+# %% ../nbs/17_mixed.ipynb #daa14f8d
 @patch
 def check(self:MixedBatch, pred, loss_func):
     "Raise ValueError if interpolated targets would broadcast against predictions"

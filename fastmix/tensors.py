@@ -55,13 +55,13 @@ def _is_watched():
 
 def _holds_values(t): return type(t).__torch_dispatch__ is Tensor.__torch_dispatch__ # else it only stands for others, as a FakeTensor does
 
+def _is_readable(t): return not _is_watched() and t.device.type=='cpu' and _holds_values(t)
+
+# %% ../nbs/01_tensors.ipynb #f86e2085
 def version(t):
     "How often `t` was written to; 0 where PyTorch does not count"
     return t._version if isinstance(t, Tensor) and not torch.compiler.is_compiling() and not t.is_inference() else 0
 
-def _is_readable(t): return not _is_watched() and t.device.type=='cpu' and _holds_values(t)
-
-# %% ../nbs/01_tensors.ipynb #f86e2085
 def _wants_grad(t): return t.requires_grad or not torch.compiler.is_compiling() and unpack_dual(t).tangent is not None
 
 def _is_bare(t):

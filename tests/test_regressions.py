@@ -6,7 +6,7 @@ from fastai.basics import Callback, DataLoaders, Learner, TrainEvalCallback, set
 from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropy, LabelSmoothingCrossEntropyFlat, MSELossFlat
 from fastmix.callback import CutMix, MixUp
 from fastmix.draw import box_lam, draw_boxes, draw_lam, draw_perm, place_boxes
-from fastmix.fits import rank_generator
+from fastmix.chance import rank_generator
 from fastmix.loss import MixUpLoss
 from fastmix.mix import cutmix_batch, mix_targets, mixup_batch
 
