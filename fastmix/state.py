@@ -182,16 +182,28 @@ def _keep_attrs(self:State, m):
         self._keep_attr(m, k, v, 0)
 
 @patch
+def _keep_callable(self:State, o):
+    "What the class of a callable object, and the functions that it holds, take from outside"
+    if id(o) in self.used: return
+    self.used[id(o)] = o
+    for c in type(o).__mro__:
+        if _own_class(c): self._keep_class(c)
+    for v in getattr(o, '__dict__', {}).values():
+        if callable(v) and not isinstance(v, type): self._keep_used(v)
+
+@patch
 def _keep_used(self:State, f):
     "What the function `f` takes from outside"
     if isinstance(f, partial): return [self._keep_used(o) for o in (f.func,*f.args,*f.keywords.values())]
     if isinstance(f, nn.Module): return [self._keep_attrs(m) for m in f.modules()]
-    if not isinstance(f, FunctionType): return
+    if isinstance(f, MethodType): return [self._keep_used(o) for o in (f.__func__,f.__self__)]
+    if not isinstance(f, FunctionType): return self._keep_callable(f)
     cells = [c.cell_contents for c in _cells(f)]
     used = [f.__globals__[k] for k in f.__code__.co_names if k in f.__globals__]
     self._keep_globals([f])
     for o in (*cells,*(f.__defaults__ or ()),*(f.__kwdefaults__ or {}).values(),*used):
         if id(o) in self.used or isinstance(o, (*_plain,type,ModuleType)): continue
+        if type(o).__module__==f.__module__ and callable(o): self._keep_callable(o)
         self.used[id(o)] = o
         if isinstance(o, (nn.Module,partial)) or isinstance(o, FunctionType) and o.__globals__ is f.__globals__: self._keep_used(o)
         elif not isinstance(o, FunctionType): self._keep(o, 1)

@@ -2,6 +2,7 @@
 import copy, itertools, numpy as np, pytest, random, torch, torch.nn.functional as F, warnings
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
+from functools import partial
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from fastai.basics import Callback
@@ -850,9 +851,28 @@ def remembers(kind):
     def _dict(p, t): seen['n'] += 1; return ce(p, t)
     def _list(p, t): most.append(len(most)); return ce(p, t)
     def _default(p, t, seen=[]): seen.append(1); return ce(p, t)
-    return dict(dict=_dict, list=_list, default=_default, counted=counted)[kind]
+    return dict(dict=_dict, list=_list, default=_default, counted=counted, wrapped=fm.MixUpLoss(counted), partial=partial(counted),
+        object=Counts(), method=Counts().loss, kept=Holds(counted), in_class=InClass(), second=partial(Holds(partial(counted))), of_module=uses_counts)[kind]
 
-@pytest.mark.parametrize('kind', ('dict','list','default','counted'))
+class Counts:
+    "Counts in the module"
+    def __call__(self, p, t): return counted(p, t)
+    def loss(self, p, t): return counted(p, t)
+
+COUNTS = Counts()
+def uses_counts(p, t): return COUNTS(p, t)
+
+class Holds:
+    def __init__(self, f): self.f = f
+    def __call__(self, p, t): return self.f(p, t)
+
+class InClass:
+    n = 0
+    def __call__(self, p, t):
+        InClass.n += 1
+        return ce(p, t)*(1+.01*InClass.n)
+
+@pytest.mark.parametrize('kind', ('dict','list','default','counted','wrapped','partial','object','method','kept','in_class','second','of_module'))
 def test_a_state_of_a_loss_is_announced_wherever_it_is(kind):
     f = remembers(kind)
     assert sum('changes a state of its own' in o for o in train(Net(), BATCHES, fm.MixUp(8.), loss=f)[2])==1
