@@ -106,7 +106,6 @@ def predict(self:MixedBatch, model=None, xb=None):
     xb = self.xb if xb is None else xb
     if self.held is not None: self.held.before(model, self.n)
     pred = self._predict_inside(model, xb) if self.inside else model(*xb)
-    if self.held is not None: self.held.after(model, self.n)
     return self.mix_outputs(pred)
 
 @patch

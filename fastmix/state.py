@@ -16,14 +16,14 @@ from types import BuiltinFunctionType, CellType, FunctionType, MethodType, Modul
 from torch import Tensor, nn
 from fastcore.basics import patch
 from torch.nn.parameter import UninitializedTensorMixin
-from .hooks import PlaceHooks
+from .hooks import OwnHooks
 
 # %% ../nbs/09_state.ipynb #5a160872
 _plain = int,float,str,type(None)
 _numbers = int,float
 _containers = list,dict,set,deque
 _sources = Tensor,np.ndarray,torch.Generator,random.Random,np.random.RandomState,np.random.Generator
-_no_state = (type, ModuleType, BuiltinFunctionType, PlaceHooks)
+_no_state = (type, ModuleType, BuiltinFunctionType, OwnHooks)
 _no_code = SimpleNamespace(co_names=())
 
 def _slots(c):

@@ -9,13 +9,14 @@ __all__ = ['check_targets', 'check_changes', 'check_replaced', 'Held', 'watch_lo
 
 # %% ../nbs/22_watch.ipynb #8207acd9
 import torch
-from functools import partial
 from torch import Tensor
-from .hooks import is_compiled
+from torch.nn.parameter import UninitializedTensorMixin
+from .hooks import OwnHooks, takes_hooks
 from .known import is_known, name_of
 from .nested import has_samples, kind_of, leaves
 from .state import State
 from .targets import codes_doubt, doubts
+from .tensors import _is_watched
 
 # %% ../nbs/22_watch.ipynb #9c019b7a
 def check_targets(fit, b, pred, who):
@@ -52,42 +53,45 @@ def _held(model):
         for k,v in vars(m).items():
             if k!='_buffers' and k in _of_modules or not isinstance(v, (Tensor,tuple,list,dict)): continue
             for i,t in enumerate(leaves(v)):
-                if isinstance(t, Tensor): yield f"{name and name+'.'}{k}"+f'[{i}]'*(t is not v),t
+                if isinstance(t, Tensor) and _is_dense(t): yield f"{name and name+'.'}{k}"+f'[{i}]'*(t is not v),t
 
 _of_modules = vars(torch.nn.Module())
 
-class Held:
-    "Says once what a model holds for each sample and is given from outside of its forward pass; looks at the first two batches"
-    def __init__(self, say=None): self.say,self.passes,self.handle,self.kept = say,0,None,{}
-    def __reduce__(self): return Held,() # in a copy of the model, a hook that does nothing
+def _is_dense(t):
+    return t.layout==torch.strided and not t.is_nested and t.device.type!='meta' and not isinstance(t, UninitializedTensorMixin)
+
+class Held(OwnHooks):
+    "Says once what a model holds for each sample and was given between two forward passes; looks at the passes up to the second mixed one"
+    def __init__(self, say=None): self.say,self.n,self.passes,self.handles,self.kept = say,None,0,[],{}
 
     def before(self,
-        model, # The whole model, which is about to run
-        n:int # Batch size
+        model, # The whole model, which is about to run on a mixed batch
+        n:int # Its size
     ):
         "Look at the next forward pass of `model`"
-        self.stop()
-        if self.passes<2 and n>1 and not is_compiled(model): self.handle = model.register_forward_pre_hook(partial(self._look, n))
+        if self.passes==2 or n==1 or not takes_hooks(model): return
+        self.n = n
+        if not self.handles: self.handles = [model.register_forward_pre_hook(self._begin), model.register_forward_hook(self._end)]
 
-    def _look(self, n, model, _):
-        if self.say is None: return
-        self.stop()
+    def _begin(self, model, _):
+        if self.n is None or _is_watched(): return # a plain batch, or a trial
         self.passes += 1
-        found = [(k,t) for k,t in _held(model) if self.passes==2 and has_samples(t, n)]
-        for k,t in found:
-            if k in self.kept and self.kept[k].shape==t.shape and torch.equal(self.kept[k], t): continue
-            return self.say('held', f"The model holds {k}, {kind_of(t)}, which was set between two forward passes, and what each sample has there stays its own, "
-                "whoever its partner is: give it to the model as an input, which is mixed as others are")
+        if self.passes<2: return
+        new = next((o for o in _held(model) if has_samples(o[1], self.n) and not self._was_there(*o)), None)
+        self.stop()
+        if new: self.say('held', f"The model holds {new[0]}, {kind_of(new[1])}, which was set between two forward passes, and what each sample has "
+            "there stays its own, whoever its partner is: give it to the model as an input, which is mixed as others are")
 
-    def after(self,
-        model, # The whole model, which has just run
-        n:int # Batch size
-    ):
-        "Remember what `model` holds"
-        self.kept = {k:t.detach().clone() for k,t in _held(model) if has_samples(t, n)} if self.passes==1 else {}
+    def _was_there(self, k, t):
+        o = self.kept.get(k)
+        return o is not None and (o.shape,o.dtype,o.device)==(t.shape,t.dtype,t.device) and torch.equal(o, t)
+
+    def _end(self, model, *_):
+        if self.handles and not _is_watched(): self.n,self.kept = None,{k:t.detach().clone() for k,t in _held(model)}
 
     def stop(self):
-        if self.handle is not None: self.handle = self.handle.remove()
+        self.n,self.kept = None,{}
+        while self.handles: self.handles.pop().remove()
 
 # %% ../nbs/22_watch.ipynb #4006b998
 def watch_loss(fit, loss_func, compute):

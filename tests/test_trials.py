@@ -1163,6 +1163,32 @@ def test_what_a_model_keeps_by_itself_is_no_condition(mixer):
     assert not error and not any(HELD in o for o in said)
     assert not any(m._forward_pre_hooks for m in learn.model.modules())
 
+@pytest.mark.parametrize('mixer', [fm.MixUp(8., p=0.5),fm.MixChoice(fm.MixUp(8.), fm.MixUp(4.), None)], ids=str)
+def test_passes_that_are_not_mixed_set_no_condition(mixer):
+    "Plain batches and validation come between two mixed ones"
+    batches = [(X[:n],Y[:n]) for n in (8,5,8,5)]
+    for seed in range(8):
+        torch.manual_seed(seed)
+        _,error,said,learn = train(Rich(), batches, mixer, epochs=3)
+        assert not error and not any(HELD in o for o in said)
+        net = Rich()
+        with warnings.catch_warnings(record=True) as loop_said, fm.PlainLoop(mixer, net, ce) as loop:
+            for x,y in batches:
+                b = loop(x, y)
+                b.loss(b.predict()).backward()
+                with torch.no_grad(): net(X[:8])
+        assert not any(HELD in o for o in told(loop_said))
+        assert not any(m._forward_pre_hooks or m._forward_hooks for o in (net,learn.model) for m in o.modules())
+
+@pytest.mark.parametrize('mixer', [fm.MixUp(8., p=0.5),fm.MixChoice(fm.MixUp(8.), fm.MixUp(4.))], ids=str)
+def test_conditions_are_seen_in_later_batches_too(mixer):
+    torch.manual_seed(0)
+    assert sum(HELD in o for o in train(Conditioned(), BATCHES, mixer, Condition(90))[2])==1
+
+def test_a_scripted_model_trains():
+    _,error,said,_ = train(torch.jit.script(Net()), BATCHES, fm.MixUp(8.))
+    assert not error and not any(HELD in o for o in said)
+
 class Copies(Callback):
     "Keeps a copy of the model, as moving averages do"
     order = 90
