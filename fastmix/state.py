@@ -11,7 +11,7 @@ __all__ = ['State']
 import io, itertools, random, numpy as np, torch
 from collections import deque
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from torch import Tensor, nn
 from fastcore.basics import patch
@@ -25,6 +25,7 @@ _containers = list,dict,set,deque
 _sources = Tensor,np.ndarray,torch.Generator,random.Random,np.random.RandomState,np.random.Generator
 _no_state = (type, ModuleType, BuiltinFunctionType, OwnHooks)
 _no_code = SimpleNamespace(co_names=())
+_Cached = type(cache(len))
 
 def _slots(c):
     names = vars(c).get('__slots__', ())
@@ -159,6 +160,7 @@ def _keep_globals(self:State, fs):
         for k in _names(getattr(f, '__code__', _no_code)):
             v = f.__globals__.get(k)
             if isinstance(v, (*_containers,*_sources,SimpleNamespace,Iterator)): self._keep(v)
+            elif isinstance(v, _Cached): self._keep_cache(v)
             elif isinstance(v, type) and v.__module__==f.__module__: self._keep_class(v)
             elif isinstance(v, _numbers) and not isinstance(v, bool): self._after(partial(f.__globals__.__setitem__, k), v, partial(f.__globals__.get, k))
             elif isinstance(v, FunctionType) and v.__globals__ is f.__globals__: self._keep_globals([v])
@@ -169,8 +171,15 @@ def _keep_class(self:State, c):
     self.seen[id(c)] = c
     for k,v in list(vars(c).items()):
         self._keep_globals(_functions(v))
+        if isinstance(v, _Cached): self._keep_cache(v)
         if k.startswith('__') or not isinstance(v, (Tensor,*_plain,*_containers)): continue
         self._keep_attr(c, k, v)
+
+@patch
+def _keep_cache(self:State, f):
+    "What a function has cached, if that is nothing yet: values made in a trial must not stay"
+    self._keep_globals([f.__wrapped__])
+    self._after(lambda n: n or f.cache_clear(), f.cache_info().currsize)
 
 # %% ../nbs/09_state.ipynb #a4ccd7ff
 @patch

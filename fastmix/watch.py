@@ -51,8 +51,8 @@ def _held(model):
     "Tensors that modules hold beside their parameters, by name"
     for name,m in model.named_modules():
         for k,v in vars(m).items():
-            if k!='_buffers' and k in _of_modules or not isinstance(v, (Tensor,tuple,list,dict)): continue
-            for i,t in enumerate(leaves(v)):
+            if k!='_buffers' and k in _of_modules or isinstance(v, torch.nn.Module): continue
+            for i,t in enumerate(leaves(v if isinstance(v, (Tensor,tuple,list,dict)) else dict(getattr(v, '__dict__', {})))):
                 if isinstance(t, Tensor) and _is_dense(t): yield f"{name and name+'.'}{k}"+f'[{i}]'*(t is not v),t
 
 _of_modules = vars(torch.nn.Module())

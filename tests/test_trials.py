@@ -1,5 +1,5 @@
 "Models, batches and callbacks that are not in every batch what they are in the first: what is predicted is the mixture, or the fit is refused"
-import copy, itertools, numpy as np, pytest, random, torch, torch.nn.functional as F, warnings
+import copy, functools, itertools, numpy as np, pytest, random, torch, torch.nn.functional as F, warnings
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from functools import partial
@@ -1026,6 +1026,35 @@ def test_a_fit_without_mixing_is_the_same_to_the_last_bit():
 
 # Errors, and lambdas of one
 
+@functools.cache
+def projection(n): return torch.randn(n, n)
+
+class Projected(nn.Module):
+    "Makes a random projection when it is needed for the first time"
+    def __init__(self):
+        super().__init__()
+        self.e,self.h = nn.Embedding(20,6),nn.Linear(6,3)
+    def forward(self, x): return self.h(self.e(x).mean(1)@projection(6))
+
+class ProjectedByMethod(Projected):
+    @functools.lru_cache
+    def proj(self): return torch.randn(6,6)
+    def forward(self, x): return self.h(self.e(x).mean(1)@self.proj())
+
+@pytest.mark.parametrize('make', (Projected,ProjectedByMethod))
+def test_what_is_cached_in_a_trial_does_not_stay(make):
+    res = []
+    for mixer in ([],[fm.MixUp(0., generator=torch.Generator())]):
+        projection.cache_clear()
+        ProjectedByMethod.proj.cache_clear()
+        torch.manual_seed(0)
+        net = make()
+        torch.manual_seed(1)
+        _,error,*_ = train(net, [(FULL,Y[:8])]*3, *(mixer or [Callback()]), lr=.1)
+        assert error is None
+        res.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
+    assert torch.equal(*res)
+
 def test_an_error_before_the_loss_is_no_loop_without_events():
     class Stops(Net):
         def forward(self, x): raise RuntimeError('stops')
@@ -1112,14 +1141,15 @@ class Conditioned(nn.Module):
         super().__init__()
         self.a,self.h,self.where,self.film = nn.Linear(6,6),nn.Linear(6,3),where,nn.Identity()
         self.register_buffer('buf', torch.zeros(8,6))
-        self.box = dict(cond=None)
+        self.box,self.ctx = dict(cond=None),Holds(None)
     def put(self, c):
         if self.where=='cond': self.cond = c
         elif self.where=='film': self.film.cond = c
         elif self.where=='buffer': self.buf = c
         elif self.where=='in place': self.buf.copy_(c)
+        elif self.where=='object': self.ctx.f = c
         else: self.box['cond'] = c
-    def get(self): return dict(cond=lambda: self.cond, film=lambda: self.film.cond, box=lambda: self.box['cond']).get(self.where, lambda: self.buf)()
+    def get(self): return dict(cond=lambda: self.cond, film=lambda: self.film.cond, box=lambda: self.box['cond'], object=lambda: self.ctx.f).get(self.where, lambda: self.buf)()
     def forward(self, x): return self.h(self.a(x)+self.get())
 
 class Condition(Callback):
@@ -1128,7 +1158,7 @@ class Condition(Callback):
 
 HELD = 'set between two forward passes'
 
-@pytest.mark.parametrize('where', ['cond','film','buffer','in place','box'])
+@pytest.mark.parametrize('where', ['cond','film','buffer','in place','box','object'])
 @pytest.mark.parametrize('order', [-20,90])
 def test_conditions_that_a_callback_sets_on_the_model_are_announced(where, order):
     rows,error,said,_ = train(Conditioned(where), BATCHES, fm.MixUp(8.), Condition(order))
