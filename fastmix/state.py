@@ -175,6 +175,7 @@ def _keep_class(self:State, c):
         if k.startswith('__') or not isinstance(v, (Tensor,*_plain,*_containers)): continue
         self._keep_attr(c, k, v)
 
+# %% ../nbs/09_state.ipynb #c4c4e002
 @patch
 def _keep_cache(self:State, f):
     "What a function has cached, if that is nothing yet: values made in a trial must not stay"

@@ -13,16 +13,25 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedTensorMixin
 from .hooks import OwnHooks, takes_hooks
 from .known import is_known, name_of
-from .nested import has_samples, kind_of, leaves
+from .nested import has_samples, is_float, kind_of, leaves
 from .state import State
 from .targets import codes_doubt, doubts
 from .tensors import _is_watched
 
 # %% ../nbs/22_watch.ipynb #9c019b7a
+def _compares_samples(y, pred):
+    "Do targets say of each pair of samples whether they belong together?"
+    n = len(pred) if isinstance(pred, Tensor) else 0
+    if n<3 or pred.shape!=(n,n): return False
+    if y.shape==(n,): return not is_float(y) and torch.equal(y.long(), torch.arange(n, device=y.device))
+    return y.shape==(n,n) and torch.equal(y, y.T)
+
 def check_targets(fit, b, pred, who):
     "Say once that a target may be no quantity; on a GPU, where this waits, of the first batch only"
     for k,(y,plan) in enumerate(zip(leaves(b.plain[1]),b.plans)):
         if y is None or y.device.type!='cpu' and 'looked' in fit.said: continue
+        if _compares_samples(y, pred): fit.say('compares', f"{who} mixes the targets of each sample with those of its partner, but target {k} compares the samples of the batch "
+            "with each other, and where samples are mixed, so is what they are compared with: train without a mix, or take a loss of single samples")
         shrunk = b.mixer._shrinks_masks and (plan=='paste' or k in b.masks)
         if shrunk and ('codes',k) not in fit.said: fit.say(('codes',k), codes_doubt(y, who, k))
         if plan=='interpolate' and 'doubts' not in fit.said:

@@ -1245,3 +1245,21 @@ def test_targets_made_in_inference_mode_train():
     with torch.inference_mode(): batches = [(x,y.clone()) for x,y in BATCHES]
     rows,error,_,_ = train(Net(), batches, fm.MixUp(8.))
     assert len(rows)==len(BATCHES) and not error
+
+# Targets that compare samples
+
+class Similar(nn.Module):
+    "The similarity of each sample to each other one"
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(6,4)
+    def forward(self, x):
+        h = self.a(x)
+        return h@h.T
+
+@pytest.mark.parametrize('mixer', [fm.MixUp(8.),fm.MixUp(8., per_sample=False)], ids=str)
+def test_targets_that_compare_samples_are_announced(mixer):
+    same = [(x,(y[:,None]==y).float()) for x,y in BATCHES]
+    for batches,loss in (([(x,torch.arange(8)) for x,_ in BATCHES],ce), (same,nn.BCEWithLogitsLoss())):
+        assert sum('compares the samples' in o for o in train(Similar(), batches, mixer, loss=loss)[2])==1
+    assert not any('compares' in o for o in train(nn.Linear(6,8), [(x,torch.randperm(8)) for x,_ in BATCHES], mixer)[2])
