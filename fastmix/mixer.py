@@ -290,7 +290,9 @@ def _start(self:Mixer):
     at_fit_exit(self.learn, self._end_fit)
 
 @patch
-def _begin(self:Mixer, learn): self._fit = self._new_fit(learn)
+def _begin(self:Mixer, learn):
+    if self._fit is not None: self._fit.held.stop() # another fit may begin within one
+    self._fit = self._new_fit(learn)
 
 @patch
 def _settle(self:Mixer):
@@ -332,6 +334,7 @@ def before_train(self:Mixer):
 def before_validate(self:Mixer):
     "Mix nothing in validation"
     self._end_batch()
+    if self._fit is not None: self._fit.held.stop()
 
 Mixer.after_cancel_batch = Mixer.after_cancel_train = Mixer.after_cancel_epoch = Mixer.after_cancel_fit = Mixer._settle
 

@@ -11,7 +11,7 @@ __all__ = ['check_targets', 'check_changes', 'check_replaced', 'Held', 'watch_lo
 import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedTensorMixin
-from .hooks import OwnHooks, takes_hooks
+from .hooks import OneHook, takes_hooks
 from .known import is_known, name_of
 from .nested import has_samples, is_float, kind_of, leaves
 from .state import State
@@ -69,7 +69,7 @@ _of_modules = vars(torch.nn.Module())
 def _is_dense(t):
     return t.layout==torch.strided and not t.is_nested and t.device.type!='meta' and not isinstance(t, UninitializedTensorMixin)
 
-class Held(OwnHooks):
+class Held:
     "Says once what a model holds for each sample and was given between two forward passes; looks at the passes up to the second mixed one"
     def __init__(self, say=None): self.say,self.n,self.passes,self.handles,self.kept = say,None,0,[],{}
 
@@ -80,7 +80,7 @@ class Held(OwnHooks):
         "Look at the next forward pass of `model`"
         if self.passes==2 or n==1 or not takes_hooks(model): return
         self.n = n
-        if not self.handles: self.handles = [model.register_forward_pre_hook(self._begin), model.register_forward_hook(self._end)]
+        if not self.handles: self.handles = [model.register_forward_pre_hook(OneHook(self._begin)), model.register_forward_hook(OneHook(self._end))]
 
     def _begin(self, model, _):
         if self.n is None or _is_watched(): return # a plain batch, or a trial
@@ -99,7 +99,8 @@ class Held(OwnHooks):
         if self.handles and not _is_watched(): self.n,self.kept = None,{k:t.detach().clone() for k,t in _held(model)}
 
     def stop(self):
-        self.n,self.kept = None,{}
+        "Look no more, or begin anew at the next mixed batch"
+        self.n,self.kept,self.passes = None,{},2*(self.passes==2)
         while self.handles: self.handles.pop().remove()
 
 # %% ../nbs/22_watch.ipynb #4006b998
