@@ -30,7 +30,7 @@ def check_targets(fit, b, pred, who):
     "Say once that a target may be no quantity; on a GPU, where this waits, of the first batch only"
     for k,(y,plan) in enumerate(zip(leaves(b.plain[1]),b.plans)):
         if y is None or y.device.type!='cpu' and 'looked' in fit.said: continue
-        if _compares_samples(y, pred): fit.say('compares', f"{who} mixes the targets of each sample with those of its partner, but target {k} compares the samples of the batch "
+        if 'compares' not in fit.said and _compares_samples(y, pred): fit.say('compares', f"{who} mixes the targets of each sample with those of its partner, but target {k} compares the samples of the batch "
             "with each other, and where samples are mixed, so is what they are compared with: train without a mix, or take a loss of single samples")
         shrunk = b.mixer._shrinks_masks and (plan=='paste' or k in b.masks)
         if shrunk and ('codes',k) not in fit.said: fit.say(('codes',k), codes_doubt(y, who, k))
@@ -100,7 +100,8 @@ class Held:
 
     def stop(self):
         "Look no more, or begin anew at the next mixed batch"
-        self.n,self.kept,self.passes = None,{},2*(self.passes==2)
+        self.n,self.kept = None,{}
+        if self.passes<2: self.passes = 0
         while self.handles: self.handles.pop().remove()
 
 # %% ../nbs/22_watch.ipynb #4006b998

@@ -1,8 +1,8 @@
 "Models, batches and callbacks that are not in every batch what they are in the first: what is predicted is the mixture, or the fit is refused"
-import copy, functools, itertools, numpy as np, pytest, random, torch, torch.nn.functional as F, warnings
+import copy, itertools, numpy as np, pytest, random, torch, torch.nn.functional as F, warnings
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, lru_cache, partial
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from fastai.basics import Callback
@@ -1024,9 +1024,7 @@ def test_a_fit_without_mixing_is_the_same_to_the_last_bit():
     assert torch.equal(*res)
 
 
-# Errors, and lambdas of one
-
-@functools.cache
+@cache
 def projection(n): return torch.randn(n, n)
 
 class Projected(nn.Module):
@@ -1037,7 +1035,7 @@ class Projected(nn.Module):
     def forward(self, x): return self.h(self.e(x).mean(1)@projection(6))
 
 class ProjectedByMethod(Projected):
-    @functools.lru_cache
+    @lru_cache
     def proj(self): return torch.randn(6,6)
     def forward(self, x): return self.h(self.e(x).mean(1)@self.proj())
 
@@ -1054,6 +1052,8 @@ def test_what_is_cached_in_a_trial_does_not_stay(make):
         assert error is None
         res.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
     assert torch.equal(*res)
+
+# Errors, and lambdas of one
 
 def test_an_error_before_the_loss_is_no_loop_without_events():
     class Stops(Net):
