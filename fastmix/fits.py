@@ -14,8 +14,8 @@ from torch import nn
 from fastcore.basics import patch
 from .chance import cpu_generator, rank_generator
 from .hooks import unwrap
-from .nested import has_samples, is_float, kind_of, leaves
-from .controls import find_casts, find_lengths
+from .nested import has_samples, is_float, is_index, kind_of, leaves
+from .controls import find_casts, find_lengths, find_tested
 from .known import name_of
 from .trial import CannotRun, Cancelled, padding
 from .proof import Proof
@@ -26,7 +26,7 @@ from .reads import LossReads
 # %% ../nbs/20_fits.ipynb #e5b15b3b
 def _nothing_found():
     "What is found out about inputs of one layout, before anything is"
-    return dict(masks={}, aligned={}, tried=False, outputs=None, asked_loss=None, pads=(), stateful=False, verifies=False, input_follows=False,
+    return dict(masks={}, aligned={}, tried=False, outputs=None, asked_loss=None, pads=(), full=(), stateful=False, verifies=False, input_follows=False,
         index=-1, mix_input=True)
 
 class Fit:
@@ -80,9 +80,10 @@ def meet(self:Fit, xb):
 # %% ../nbs/20_fits.ipynb #cd7f0527
 _again = {2,*(5**k for k in range(3, 12))} # batches in which places are tried again
 
-def _any_padding(xs, pads):
-    "Does a row begin or end with padding?"
-    return any(x.ndim>1 and bool(sum((x[:,[0,-1]]==p).any() for p in pads)) for x in xs)
+def _has_padding(x, pads):
+    "Does a row begin or end with padding: with an index that may stand for it, or with steps that are all zero?"
+    if x.ndim>1 and is_index(x): return any(bool((x[:,[0,-1]]==p).any()) for p in pads)
+    return x.ndim>2 and is_float(x) and any(bool((x.movedim(d, 0)[[0,-1]].reshape(2, len(x), -1)==0).all(-1).any()) for d in (1,-1))
 
 @patch
 def _try_rows(self:Fit, learn, xb, n, parts, find, pads=True):
@@ -97,7 +98,7 @@ def _try_rows(self:Fit, learn, xb, n, parts, find, pads=True):
 @patch
 def verify(self:Fit, learn, xb, n, parts):
     "Try the places again when that is due; raises RuntimeError if predictions follow no more"
-    if self.pads and _any_padding([leaves(xb)[i] for i in parts.inside], self.pads): raise RuntimeError("Expected batches without padding, since the "
+    if any(_has_padding(leaves(xb)[i], self.pads) for i in self.full): raise RuntimeError("Expected batches without padding, since the "
         "model looks for it by itself and the first batch had none, but got some: give the model a padding mask as an input, or mix behind what "
         "it does with padding, as ManifoldMixUp(layers=...) does")
     due = self.loss_func is not learn.loss_func or self.batches in _again
@@ -129,6 +130,9 @@ def check_quantities(proof, parts):
             "numbers, as codes of categories are: pass codes as an integer Tensor of their own")
     if lens := [i for i in find_lengths(proof) if i in parts.direct]: raise ValueError(f"Expected floats that can be interpolated, but "
         f"{input_name(proof.xb, lens[0])} says how much of another input counts: pass a mask (B,T) in its place, which is united with the partner's")
+    if tested := [i for i in find_tested(proof) if i in parts.direct and not may_be_mask(leaves(proof.xb), i)]: raise ValueError(f"Expected floats that can be interpolated, but the model decides by "
+        f"{input_name(proof.xb, tested[0])}, or a part of it, as it does with codes of categories: it has no slope there, and a mixture counts for one of its "
+        "parts, or for none. Pass codes as an integer Tensor of their own, and embed them")
 
 # %% ../nbs/20_fits.ipynb #d2551bb3
 @patch
@@ -156,6 +160,10 @@ def may_need_trial(self:Fit, xb, n, parts):
 
 # %% ../nbs/20_fits.ipynb #ad9908cb
 @patch
+def say_state(self:Fit, keeps='keeps'):
+    self.say('state', f"The model {keeps} a state from one batch to the next, and in it a sample keeps what it has of earlier batches, whoever its partner is")
+
+@patch
 def _say_state(self:Fit, proof):
     if proof.state.generators: self.say('generators', "The model draws from a NumPy Generator of its own, and a trial sees what happens with a few of its draws alone: a skip "
         "that opens by chance may not be seen")
@@ -178,12 +186,13 @@ def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
         if otherwise is None: raise
         return self.say('no trial', f"{otherwise}: {e}")
     except ValueError as e:
-        pads,ends = padding(unwrap(model)),[leaves(xb)[i] for i in parts.inside]
-        if not ends or _any_padding(ends, pads): raise
+        pads,xs = padding(unwrap(model)),leaves(xb)
+        full = [i for i in (*parts.direct,*parts.inside) if xs[i].ndim>1 and not _has_padding(xs[i], pads)]
+        if not full: raise
         self._start_over()
         try: proof = self._try_rows(learn, xb, n, parts, find, pads=False)
         except ValueError: raise e from None
-        self.pads = pads
+        self.pads,self.full = pads,full
         self.say('pads', f"The model looks for padding (index {', '.join(map(str, pads))}) by itself, so it can be mixed only as long as no "
             "batch has any: a fit ends with an error when one does")
     self._say_loss(learn, proof.loss_doubt)
@@ -194,8 +203,7 @@ def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
     if proof.same: self.say('same', "All rows of the first batch have the same predictions, so it could not be tried whether they follow "
         "what is mixed inside the model: name the `layers` or the inputs= to mix if you know that they do")
     self._say_state(proof)
-    if proof.stateful: self.say('state', "The model keeps a state from one batch to the next, and in it a sample keeps what it has of earlier "
-        "batches, whoever its partner is")
+    if proof.stateful: self.say_state()
     for i in parts.direct:
         if i not in proof.masks and may_be_mask(leaves(xb), i): self.say(i, f"{input_name(xb, i)} has two values, as a mask has, but in a trial it "
             "hid nothing completely, and so it is interpolated: if it is a mask, name the inputs= to mix without it, and mix at a layer behind what it hides")

@@ -28,7 +28,7 @@ from .nested import check_containers, leaves
 from .parts import check_own_labels, input_parts
 from .settings import after_fastai, check_batch, check_event, check_names, check_ours, check_settings, check_stacked, short_repr
 from .targets import check_boxes, one_hot_doubt, plan_targets
-from .watch import Held, check_changes, check_replaced, check_targets, watch_loss
+from .watch import Held, check_carried, check_changes, check_replaced, check_targets, watch_loss
 
 # %% ../nbs/24_mixer.ipynb #a83e03b4
 class Mixer(Callback):
@@ -130,7 +130,9 @@ def mixed_batch(self:Mixer,
         fit.check_first(learn, b.xb, b.n)
         check_own_labels(b, parts)
     if self.stack_x: check_stacked(learn.model, len(b.xb))
-    elif fit.tried: fit.verify(learn, b.xb, b.n, parts)
+    elif fit.tried:
+        fit.verify(learn, b.xb, b.n, parts)
+        check_carried(fit, learn.model, b.xb)
     elif b.n>1: self._try_model(fit, learn, b, parts)
     if not self.stack_x and b.n>1: fit.try_loss(learn, b.xb, b.n, parts, partial(self._look, fit))
     fit.tried = fit.tried or b.n>1

@@ -53,6 +53,11 @@ def _late(x, k):
     t = torch.arange(x.shape[1], device=x.device).view(1, -1, *[1]*(x.ndim-2))
     return t>=x.shape[1]*(1-(k*3%7)/14)
 
+def _pad_steps(x, k):
+    "`x` with zeros at the end of most rows, as sequences of other lengths have them, along its second dimension or its last one"
+    last = _late(x.movedim(-1, 1), k).movedim(1, -1)
+    return x.masked_fill(torch.where(k%2==0, _late(x, k), last), 0)
+
 def _vary_indices(x, at, pads, falling):
     "Indices with others where `at` says so, and with padding at the ends of some rows, which the first batch may lack"
     res = x.masked_fill(at, 0)
@@ -64,6 +69,7 @@ def _vary_indices(x, at, pads, falling):
     whole = (x[:,-1:]!=torch.tensor(pads, device=x.device)).all(1, keepdim=True) # at least half of these stay as they are
     return torch.where(late & (falling | whole & (whole.cumsum(0)%2==0)), pad, res)
 
+# %% ../nbs/10_rows.ipynb #c0de5d0b
 def vary(
     x, # A leaf of the rows in a trial
     copies, # How often each row was there before
@@ -77,7 +83,8 @@ def vary(
     if is_float(x) and not (is_binary(x) and x.ndim>1 and bool(x.any())):
         noisy = x + torch.empty_like(x).uniform_(0.1, 0.45).to(x.dtype) # below 0.5, lest what is cast to an index become another
         if alike(x): return noisy.masked_fill(_late(x, k), 0)
-        return torch.where(same, noisy, x*(1+0.1*copies.to(x.device).view(k.shape)).to(x.dtype))
+        res = torch.where(same, noisy, x*(1+0.1*copies.to(x.device).view(k.shape)).to(x.dtype))
+        return _pad_steps(res, k) if pads and x.ndim>2 else res
     at = (torch.arange(x[0].numel(), device=x.device).view(x.shape[1:]) + k)%3==0 if x.ndim>1 else k%2==0
     at = at & same
     if x.dtype is torch.bool: return x ^ at

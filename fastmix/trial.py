@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fastcore.basics import patch
 from fastai.callback.core import (CancelBackwardException, CancelBatchException, CancelEpochException, CancelFitException,
     CancelStepException, CancelTrainException, CancelValidException)
-from .chance import Fixed, fix_others
+from .chance import Fixed, fix_others, others_drew
 from .controls import Casts, find_masks, shown
 from .hooks import Place, PlaceHooks
 from .nested import has_samples, is_float, leaves, rebuild
@@ -87,7 +87,7 @@ class Trial:
         reads=None # A `LossReads`; by default the loss reads all that the model returns, and nothing else
     ):
         self.model,self.xb,self.n,self.passes,self.own,self.reads,self.back = model,xb,n,0,set(own),reads,{}
-        self.error,self.known_masks,self.pads = None,masks,padding(model) if pads else ()
+        self.error,self.decides,self.known_masks,self.pads = None,False,masks,padding(model) if pads else ()
 
     def __enter__(self):
         self.context = untouched(self.model)
@@ -195,7 +195,8 @@ def run(self:Trial,
             hooks.put(self.model)
             hooks.start(0, n, perm, torch.zeros(1, device=perm.device))
         elif record: hooks.handles = self._record(calls, stack)
-        with Fixed(q), casts or nullcontext(): pred = self.model(*rebuild(self.xb, xs))
+        with Fixed(q) as fixed, casts or nullcontext(): pred = self.model(*rebuild(self.xb, xs))
+        self.decides = self.decides or fixed.decides or others_drew(self.state.draws)
         self.ran = hooks.ran>0
         if place is not None: self.at_output = {o.data_ptr() for o in mixed}.issuperset([o.data_ptr() for o in leaves(pred) if is_float(o)])
     except cancels as e: raise Cancelled(e) from None

@@ -63,6 +63,35 @@ def test_padding_in_the_first_batch_is_refused():
     rows,error,*_ = train(OwnMask(), [(RAGGED,Y[:8])], fm.MixUp(8.))
     assert not rows and 'goes round' in error
 
+class OwnFloatMask(nn.Module):
+    "Counts the steps that are not all zero, wherever it is mixed"
+    def __init__(self, channels=False):
+        super().__init__()
+        self.a,self.b,self.h,self.channels = nn.Linear(4,8,bias=False),nn.Linear(8,8,bias=False),nn.Linear(8,3),channels
+    def forward(self, x):
+        if self.channels: x = x.transpose(1, 2)
+        m = (x.abs().sum(-1, keepdim=True)>0).float()
+        return self.h((self.b(self.a(x))*m).sum(1)/m.sum(1))
+
+FULL_STEPS = torch.randn(8,10,4)
+RAGGED_STEPS = FULL_STEPS*(torch.arange(10)<LENGTHS[:,None])[...,None]
+@pytest.mark.parametrize('channels', (False,True))
+def test_floats_with_padding_in_a_later_batch(channels):
+    full,ragged = (o.transpose(1, 2).contiguous() if channels else o for o in (FULL_STEPS,RAGGED_STEPS))
+    net = OwnFloatMask(channels)
+    batches = [(full,Y[:8])]*3+[(ragged,Y[:8])]
+    rows,error,said,_ = train(net, batches, manifold(layers='a'))
+    assert len(rows)==3 and 'without padding' in error and any('looks for padding' in o for o in said)
+    rows,error,said,_ = train(net, batches, fm.ManifoldMixUp(8.))
+    assert len(rows)==4 and error is None and all(not torch.equal(b.given[0], b.x[0]) for b in rows) # at the input alone
+    assert 'goes round' in train(net, [(ragged,Y[:8])], manifold(layers='a'))[1]
+
+def test_floats_whose_padding_the_model_does_not_look_for_may_have_some():
+    class Mean(OwnFloatMask):
+        def forward(self, x): return self.h(self.b(self.a(x)).mean(1))
+    net = Mean()
+    assert follows(net, [(FULL_STEPS,Y[:8]),(RAGGED_STEPS,Y[:8])], manifold(), lambda b: [lerp(b, net(b.x[0]))]) is None
+
 def test_a_column_of_categories_that_is_constant_at_first():
     class Columns(nn.Module):
         def __init__(self):
@@ -568,6 +597,48 @@ def test_codes_are_seen_however_they_are_picked(how):
     x = torch.cat([torch.randn(8,3),torch.randint(20, (8,1)).float()], 1)
     assert 'casts input 0' in train(Picked(), [(x,Y[:8])], fm.MixUp(8.))[1]
 
+TESTED = dict(argmax=lambda e,x: e(x.argmax(-1)), threshold=lambda e,x: e((x[...,0]>.5).long()), equal=lambda e,x: e((x[...,0]==1).int()),
+    where=lambda e,x: torch.where(x[...,:1]>.5, e.weight[0], e.weight[1]), rounded=lambda e,x: e.weight[:6].T@x.round()[...,None],
+    frozen=lambda e,x: torch.no_grad()(lambda: e(x.argmax(-1)))(), sign=lambda e,x: (x-.5).sign()@e.weight[:6])
+@pytest.mark.parametrize('how', TESTED)
+@pytest.mark.parametrize('size', ((),(5,)))
+def test_codes_that_are_compared_are_refused(how, size):
+    "A model that decides by its input takes the larger part of a mixture for the whole"
+    class Tested(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.e,self.h = nn.Embedding(6,4),nn.Linear(4,3)
+        def forward(self, x):
+            h = TESTED[how](self.e, x)
+            h = h[...,0] if h.ndim>x.ndim else h
+            return self.h(h.mean(1) if size else h)
+    x = F.one_hot(torch.randint(0, 6, (8,*size)), 6).float()
+    x[0,...],x[1,...] = torch.eye(6)[0],torch.eye(6)[1]
+    rows,error,*_ = train(Tested(), [(x,Y[:8])], fm.MixUp(8.))
+    assert not rows and 'decides by input 0' in error
+
+def test_a_column_of_codes_among_quantities_is_seen_when_it_is_compared():
+    class Flagged(Coded):
+        def forward(self, x): return self.h(self.l(x[:,:3])*torch.where(x[:,3:]==2, 2., 1.))
+    x = torch.cat([torch.randn(8,3),torch.arange(8).float()[:,None]%4], 1)
+    assert 'decides by input 0' in train(Flagged(), [(x,Y[:8])], fm.MixUp(8.))[1]
+
+INTERPOLATED = dict(plain=nn.Linear(6,3), relu=nn.Sequential(nn.Linear(6,9), nn.ReLU(), nn.Linear(9,3)), norm=nn.Sequential(nn.LayerNorm(6), nn.Linear(6,3)),
+    batch=nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6,3)), max=nn.Sequential(nn.Linear(6,8), nn.Unflatten(1, (2,4)), nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(2,3)))
+@pytest.mark.parametrize('how', INTERPOLATED)
+@pytest.mark.parametrize('frozen', (False,True))
+def test_whole_numbers_that_are_interpolated_train(how, frozen):
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body,self.h = INTERPOLATED[how],nn.Linear(3,3)
+        def forward(self, x):
+            with torch.set_grad_enabled(not frozen): x = self.body(x)
+            return self.h(x)
+    for x in (F.one_hot(torch.arange(8)%6, 6).float(),torch.randint(0, 9, (8,6)).float(),torch.randint(0, 2, (8,6)).float()):
+        rows,error,*_ = train(Head(), [(x,Y[:8])], fm.MixUp(8.))
+        assert len(rows)==1 and error is None
+
 def test_quantities_in_steps_are_no_codes():
     class Steps(Coded):
         def forward(self, x): return self.h(self.l(x[:,:3])+self.e((4*x[:,3]).clamp(0, 9).long()))
@@ -967,6 +1038,17 @@ def test_a_skip_drawn_from_a_generator_of_the_models_own_is_found(seed):
             return self.h(z+x if self.rng.random()<.3 else z)
     assert train(Skips(), BATCHES, manifold(layers='b'))[1] is not None
 
+CHANCES = dict(torch=lambda: torch.rand(()).item(), one=lambda: torch.rand(1).item(), python=random.random, numpy=np.random.rand,
+    randint=lambda: torch.randint(3, ()).item()/3+.01, choice=lambda: random.choice([.1,.5,.9]), randrange=lambda: random.randrange(5)/5+.01)
+@pytest.mark.parametrize('how', CHANCES)
+def test_a_skip_that_opens_in_the_middle_of_what_is_drawn_is_found(how):
+    class Middle(Net):
+        def forward(self, x):
+            z = self.b(self.a(x))
+            return self.h(z+x if 1/3<CHANCES[how]()<2/3 else z)
+    assert train(Middle(), BATCHES, manifold(layers='b'))[1] is not None
+    assert train(Middle(), BATCHES, manifold(layers='h'))[1] is None
+
 
 # What OutputMixUp takes
 
@@ -1214,6 +1296,40 @@ def test_passes_that_are_not_mixed_set_no_condition(mixer):
 def test_conditions_are_seen_in_later_batches_too(mixer):
     torch.manual_seed(0)
     assert sum(HELD in o for o in train(Conditioned(), BATCHES, mixer, Condition(90))[2])==1
+
+@pytest.mark.parametrize('mixer', [fm.MixUp(8.),fm.ManifoldMixUp(8.)], ids=str)
+def test_a_model_may_know_its_learner(mixer):
+    class Knows(Callback):
+        order = 90
+        def before_batch(self): self.learn.model.owner = [self.learn,self]
+    class Own(Net):
+        def __deepcopy__(self, memo): return self
+    _,error,said,_ = train(Own(), BATCHES, mixer, Knows())
+    assert not error and not any(HELD in o for o in said)
+
+class Carries(nn.Module):
+    "Floats whose hidden state passes from one batch to the next"
+    def __init__(self, kept='tensor'):
+        super().__init__()
+        self.rnn,self.h,self.kept,self.s = nn.GRU(4, 8, batch_first=True),nn.Linear(8,3),kept,None
+    def forward(self, x):
+        o,s = self.rnn(x, self.s[0] if self.kept=='list' and self.s else self.s)
+        self.s = [s.detach()] if self.kept=='list' else s.detach()
+        return self.h(o[:,-1])
+
+STEPS = cut(8, torch.randn(64,5,4), Y)
+@pytest.mark.parametrize('kept', ['tensor','list'])
+@pytest.mark.parametrize('mixer', [fm.MixUp(8.),fm.CutMix(dims=1),fm.ManifoldMixUp(8.)], ids=str)
+def test_a_state_of_float_inputs_is_announced(kept, mixer):
+    rows,error,said,_ = train(Carries(kept), STEPS, mixer)
+    assert len(rows)==8 and not error and sum('keeps a state' in o for o in said)==1
+    net = Carries(kept)
+    with warnings.catch_warnings(record=True) as said, fm.PlainLoop(mixer, net, ce) as loop:
+        warnings.simplefilter('always')
+        for x,y in STEPS:
+            b = loop(x, y)
+            b.loss(b.predict()).backward()
+    assert sum('keeps a state' in o for o in told(said))==1
 
 def test_a_scripted_model_trains():
     _,error,said,_ = train(torch.jit.script(Net()), BATCHES, fm.MixUp(8.))
