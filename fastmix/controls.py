@@ -133,7 +133,7 @@ def _slopes(proof, i):
     return torch.zeros_like(x) if slope is None else slope
 
 def _flat_codes(x, slope):
-    "Where columns of whole numbers have no slope"
+    "Where columns of whole numbers, which differ, have no slope"
     at = torch.zeros_like(x[:1], dtype=torch.bool)
     for d in {1 if x.ndim>1 else 0, x.ndim-1}:
         rows,slopes = (o.movedim(d, -1).reshape(-1, x.shape[d] if d else 1) for o in (x,slope))
@@ -149,6 +149,7 @@ def find_tested(proof):
 def _is_tested(proof, i):
     x = proof.plain[i]
     try:
+        if not bool(_flat_codes(x, torch.zeros_like(x)).any()): return False
         at = _flat_codes(x, _slopes(proof, i))
         if not bool(at.any()): return False
         def off(w):

@@ -243,7 +243,7 @@ def try_loss(self:Fit, learn, xb, n, parts, find):
     "Say once that a loss may read what is not mixed, and let `find(proof)` look at predictions"
     due = self.asked_loss is not learn.loss_func or self.batches in _again and not self.verifies
     if not due or learn.model is None: return
-    reads = LossReads(learn, n)
+    reads,self.asked_loss = LossReads(learn, n),learn.loss_func
     if not reads.may_read_more: return
     self.outputs = None
     with ExitStack() as stack:

@@ -15,11 +15,13 @@ from torch.utils import _pytree as pytree
 from fastcore.foundation import L
 
 # %% ../nbs/06_nested.ipynb #7c17148d
+def _is_flat(o): return type(o) is tuple and all(isinstance(t, Tensor) for t in o) # as most batches are, and faster
+
 def leaves(
     o # Any structure
 )->list: # Its leaves in order, None among them
     "Everything that `o` holds, with its containers taken apart"
-    return pytree.tree_leaves(o)
+    return list(o) if _is_flat(o) else pytree.tree_leaves(o)
 
 def named_leaves(
     o, # Any structure
@@ -28,12 +30,13 @@ def named_leaves(
     def _key(k): return next(getattr(k, a) for a in ('key','idx','name') if hasattr(k, a))
     return [(tuple(map(_key, path)), leaf) for path,leaf in pytree.tree_flatten_with_path(o)[0]]
 
+# %% ../nbs/06_nested.ipynb #c0de5e0b
 def rebuild(
     o, # Any structure
     new # As many leaves as `o` has
 ):
     "`o` with its leaves replaced by `new`"
-    return pytree.tree_unflatten(list(new), pytree.tree_structure(o))
+    return tuple(new) if _is_flat(o) else pytree.tree_unflatten(list(new), pytree.tree_structure(o))
 
 # %% ../nbs/06_nested.ipynb #e06f93bf
 def check_containers(

@@ -78,10 +78,10 @@ def input_parts(
         if not _is_chosen(inputs, path):
             res.own.add(i)
             continue
-        given = f"{input_name(xb, i)} is {kind_of(x)}"
-        if len(x)!=n: raise ValueError(f"Expected {n} samples in the first dimension of every input, but {given}: {hint}")
+        def given(): return f"{input_name(xb, i)} is {kind_of(x)}"
+        if len(x)!=n: raise ValueError(f"Expected {n} samples in the first dimension of every input, but {given()}: {hint}")
         if x.dtype is torch.uint8 or is_index(x) and x.ndim>3:
-            raise TypeError(f"Expected floating point images, but {given}: convert it, as IntToFloatTensor in batch_tfms does, or {hint}")
+            raise TypeError(f"Expected floating point images, but {given()}: convert it, as IntToFloatTensor in batch_tfms does, or {hint}")
         if is_float(x): res.direct.append(i)
         elif is_index(x): res.inside.append(i)
     if not res.direct and not res.inside: raise ValueError(
