@@ -1345,6 +1345,31 @@ def test_copies_of_a_model_look_at_nothing():
     assert not error
     kept.copied(X[:8])
 
+# Inputs that are no samples
+
+@pytest.mark.parametrize('mixer', [fm.MixUp,fm.ManifoldMixUp], ids=lambda o: o.__name__)
+def test_a_table_with_as_many_rows_as_samples_is_announced(mixer):
+    class ZeroShot(nn.Module):
+        "Compares images with descriptions of the classes"
+        def __init__(self):
+            super().__init__()
+            self.a,self.t = nn.Linear(6,5),nn.Linear(4,5)
+        def forward(self, x, table): return self.a(x)@self.t(table).T
+    table,x = torch.randn(8,4),torch.randn(64,6)
+    def batches(change): return [(x[8*i:8*i+8],table+change*i,torch.randint(0, 8, (8,))) for i in range(4)]
+    said = train(ZeroShot(), batches(0), mixer(8.), n_inp=2)[2]
+    assert sum('is the same in two batches' in o for o in said)==1
+    assert not any('is the same in two' in o for o in train(ZeroShot(), batches(0), mixer(8., inputs=0), n_inp=2)[2])
+    assert not any('is the same in two' in o for o in train(ZeroShot(), batches(1), mixer(8.), n_inp=2)[2])
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(10,3)
+        def forward(self, x, z): return self.a(torch.cat([x, z], 1))
+    same = [(x[:8],table,Y[:8])]*3 # one batch, again and again
+    assert not any('is the same in two' in o for o in train(Pair(), same, mixer(8.), n_inp=2)[2])
+
+
 # Targets that were written into
 
 class Writes(Callback):
