@@ -9,7 +9,7 @@ __all__ = ['State']
 
 # %% ../nbs/09_state.ipynb #f02061b4
 import io, itertools, random, numpy as np, torch
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from functools import cache, partial
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType, SimpleNamespace
@@ -45,16 +45,15 @@ def _alike(a, b):
     return isinstance(a, (set,*_plain)) and (a==b or a!=a and b!=b)
 
 # %% ../nbs/09_state.ipynb #246995ef
-def _content(o): return {k: dict.__getitem__(o, k) for k in dict.keys(o)} # whatever a subclass makes of its items
+def _kind(o): return OrderedDict if isinstance(o, OrderedDict) else dict # whose methods are called, whatever a subclass makes of its items
 
-def _differs(o, c):
-    now = _content(o)
-    return len(now)!=len(c) or any(a is not b or now[a] is not c[b] for a,b in zip(now,c))
+def _content(o): return {k: dict.__getitem__(o, k) for k in _kind(o).__iter__(o)}
 
 def _refill_dict(o, c):
-    if not _differs(o, c): return
-    for k in [k for k in dict.keys(o) if k not in c]: dict.__delitem__(o, k)
-    for k,v in c.items(): dict.__setitem__(o, k, v)
+    now = _content(o)
+    if len(now)==len(c) and all(a is b and now[a] is c[b] for a,b in zip(now,c)): return
+    _kind(o).clear(o)
+    for k,v in c.items(): _kind(o).__setitem__(o, k, v)
 
 # %% ../nbs/09_state.ipynb #82241fc3
 def _refill_list(o, c):

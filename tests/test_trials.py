@@ -1135,6 +1135,39 @@ def test_what_is_cached_in_a_trial_does_not_stay(make):
         res.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
     assert torch.equal(*res)
 
+class Ordered(Net):
+    "Keeps features by name, and the newest of what it computed"
+    def __init__(self, lazy):
+        super().__init__()
+        self.feats,self.recent,self.lazy,self.seen,self.ready = OrderedDict(),OrderedDict(),lazy,0,False
+    def note(self, m, args, out): self.feats[m.out_features+len(self.feats)] = out
+    def forward(self, x):
+        if self.lazy and not self.ready: # as Transformers does in its first pass
+            for m in (self.a,self.b): m.register_forward_hook(self.note)
+            self.ready = True
+        self.feats.clear()
+        a = self.a(x)
+        b = self.b(a)
+        if not self.lazy: self.feats['a'],self.feats['b'] = a,b
+        for k in (len(self.recent)%3,0,1,self.seen%4):
+            self.recent[k] = x.detach().mean()
+            self.recent.move_to_end(k)
+            while len(self.recent)>2: self.recent.popitem(last=False)
+        self.seen += 1
+        return self.h(list(self.feats.values())[-1])
+
+@pytest.mark.parametrize('lazy', [False,True])
+def test_ordered_dicts_stay_in_order(lazy):
+    net = Ordered(lazy)
+    rows,error,*_ = train(net, BATCHES, manifold(layers='a'))
+    assert error is None and len(rows)==len(BATCHES)
+    plain,kept = (train(copy.deepcopy(Ordered(lazy)), BATCHES, m)[3].model for m in (manifold(layers='a', p=0.),fm.ManifoldMixUp(0., **HIDDEN, layers='a')))
+    for a,b in zip(plain.parameters(), kept.parameters()): assert torch.equal(a, b)
+    for net in (plain,kept): assert list(net.recent)==list(dict(net.recent)) and len(net.recent)==2
+    assert list(plain.recent.items())==list(kept.recent.items()) and len(kept.feats)==2
+    kept(X[:8])
+
+
 # Errors, and lambdas of one
 
 def test_an_error_before_the_loss_is_no_loop_without_events():
