@@ -18,6 +18,7 @@ from .nested import has_samples, is_float, is_index, kind_of, leaves
 from .known import name_of
 from .trial import CannotRun, Cancelled, padding
 from .proof import Proof
+from .rows import constant_ends, padding_value
 from .places import goes_round, index_place, input_name, why_no_index_place
 from .parts import check_quantities, may_be_codes, may_be_mask, may_be_no_quantity, may_be_steps
 from .reads import LossReads
@@ -25,8 +26,8 @@ from .reads import LossReads
 # %% ../nbs/20_fits.ipynb #e5b15b3b
 def _nothing_found():
     "What is found out about inputs of one layout, before anything is"
-    return dict(masks={}, aligned={}, tried=False, outputs=None, asked_loss=None, pads=(), full=(), stateful=False, verifies=False, input_follows=False,
-        index=-1, mix_input=True)
+    return dict(masks={}, aligned={}, tried=False, outputs=None, asked_loss=None, pads=(), full=(), padding={'0.0'}, stateful=False, verifies=False,
+        input_follows=False, index=-1, mix_input=True)
 
 class Fit:
     "What a mixer finds out about a Learner, from the first batch of a fit to its end"
@@ -80,9 +81,15 @@ def meet(self:Fit, xb):
 _again = {2,*(5**k for k in range(3, 12))} # batches in which places are tried again
 
 def _has_padding(x, pads):
-    "Does a row begin or end with padding: with an index that may stand for it, or with steps that are all zero?"
+    "Does a row begin or end with padding: with an index that may stand for it, or with steps of floats that are all the same?"
     if x.ndim>1 and is_index(x): return any(bool((x[:,[0,-1]]==p).any()) for p in pads)
-    return x.ndim>2 and is_float(x) and any(bool((x.movedim(d, 0)[[0,-1]].reshape(2, len(x), -1)==0).all(-1).any()) for d in (1,-1))
+    return len(constant_ends(x))>0
+
+def _new_padding(fit, xs):
+    "Is there padding of floats, in sequences, with a value that no batch before had? On a GPU nobody looks, since that waits"
+    new = {str(padding_value(x)) for x in xs if isinstance(x, torch.Tensor) and x.ndim==3 and is_float(x) and x.device.type=='cpu'}-fit.padding
+    fit.padding |= new
+    return bool(new) and len(fit.padding)<8
 
 @patch
 def _try_rows(self:Fit, learn, xb, n, parts, find, pads=True):
@@ -101,6 +108,7 @@ def verify(self:Fit, learn, xb, n, parts):
         "model looks for it by itself and the first batch had none, but got some: give the model a padding mask as an input, or mix behind what "
         "it does with padding, as ManifoldMixUp(layers=...) does")
     due = self.loss_func is not learn.loss_func or self.batches in _again
+    due |= self.verifies and _new_padding(self, leaves(xb))
     self.loss_func = learn.loss_func
     if not due or not self.verifies or self.stateful or n<2: return
     try:
@@ -168,6 +176,7 @@ def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
         "Expected a model on one device of each process, but got DataParallel, which splits a batch between devices after its partners "
         "are drawn: use DistributedDataParallel, as learn.distrib_ctx() does")
     self.loss_func = learn.loss_func
+    _new_padding(self, leaves(xb))
     try: proof = self._try_rows(learn, xb, n, parts, find)
     except CannotRun as e:
         if otherwise is None: raise

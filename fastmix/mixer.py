@@ -28,7 +28,7 @@ from .nested import check_containers, leaves
 from .parts import check_own_labels, input_parts
 from .settings import after_fastai, check_batch, check_event, check_names, check_ours, check_settings, check_stacked, short_repr
 from .targets import check_boxes, one_hot_doubt, plan_targets
-from .watch import Held, check_carried, check_changes, check_replaced, check_table, check_targets, watch_loss
+from .watch import Held, check_carried, check_changes, check_padding, check_replaced, check_table, check_targets, watch_loss
 
 # %% ../nbs/24_mixer.ipynb #a83e03b4
 class Mixer(Callback):
@@ -171,6 +171,7 @@ def _mix_inputs(self:Mixer, fit, b, parts):
     "Mix the inputs, or choose where they are mixed inside the model"
     if self.stack_x: return b.stack_inputs()
     if b.n>1: b.place = self._choose_place(fit, b)
+    if not self._pastes and b.place in (-1,fit.index): check_padding(fit, b.xb, parts)
     fit.mix_inputs(b, parts, partial(self._mix_part, b=b), partial(self.mix_mask, b=b) if type(self).mix_mask is not Mixer.mix_mask else None)
 
 @patch

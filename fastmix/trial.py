@@ -18,7 +18,7 @@ from .chance import Fixed, fix_others, others_drew
 from .controls import Casts, find_masks, shown
 from .hooks import Place, PlaceHooks
 from .nested import has_samples, is_float, leaves, rebuild
-from .rows import alike, exceeds_rounding, pick_rows, trial_perm, vary
+from .rows import alike, exceeds_rounding, padding_value, pick_rows, trial_perm, vary
 from .state import State
 
 # %% ../nbs/12_trial.ipynb #3e97ae67
@@ -124,7 +124,8 @@ def _begin(self:Trial):
     copies,taken = (torch.tensor(o, device='cpu') for o in ([rows[:i].count(r) for i,r in enumerate(rows)],rows))
     plain = [o[taken.to(o.device)].detach() if i in self.parts else o for i,o in enumerate(xs)]
     self.rows,self.plain = taken,plain
-    varied,falling = ([vary(o, copies, self.pads, sort) if i in self.parts else o for i,o in enumerate(plain)] for sort in (False,True))
+    values = {i:padding_value(xs[i]) for i in self.parts if self.pads}
+    varied,falling = ([vary(o, copies, self.pads, sort, values.get(i)) if i in self.parts else o for i,o in enumerate(plain)] for sort in (False,True))
     self.alike = {i for i in self.parts if varied[i] is None}-self.own
     ways = [[p if v is None else v for p,v in zip(plain,vs)] for vs in (varied,falling)]
     if _any_alike(self._try_plain(ways, plain)): unhide(self.model, self.state, every=True)

@@ -86,6 +86,46 @@ def test_floats_with_padding_in_a_later_batch(channels):
     assert len(rows)==4 and error is None and all(not torch.equal(b.given[0], b.x[0]) for b in rows) # at the input alone
     assert 'goes round' in train(net, [(ragged,Y[:8])], manifold(layers='a'))[1]
 
+class Sentinel(OwnFloatMask):
+    "Padding is what equals `value`, along dimension `at` of inputs `(B,T,F)`, `(B,T)`, `(B,1,T,F)` or `(B,C,T,H,W)`"
+    def __init__(self, value, kind='steps'):
+        super().__init__()
+        self.value,self.kind = value,kind
+    def forward(self, x):
+        x = dict(steps=x, row=x[...,None].expand(*x.shape, 4) if x.ndim==2 else x, image=x[:,0] if x.ndim==4 else x,
+            video=x[:,0].flatten(2) if x.ndim==5 else x)[self.kind]
+        pad = x.isnan() if np.isnan(self.value) else x==self.value
+        m = (~pad.all(-1, keepdim=True)).float()
+        return self.h((self.b(self.a(x.nan_to_num()))*m).sum(1)/m.sum(1))
+
+FEW = torch.where(torch.arange(64)%8==3, 4, 10)
+def sequences(kind, lengths, value):
+    x = dict(steps=torch.randn(64,10,4), row=torch.randn(64,10), image=torch.randn(64,1,10,4), video=torch.randn(64,3,10,2,2))[kind]
+    at = 2 if x.ndim>3 else 1
+    past = (torch.arange(10)>=lengths[:,None]).view(64, *[10 if d==at else 1 for d in range(1, x.ndim)])
+    return x.masked_fill(past, value)
+
+@pytest.mark.parametrize('kind', ('steps','row','image','video'))
+@pytest.mark.parametrize('value', (0.,-1.,-100.,np.nan))
+def test_padding_by_any_value_is_found(kind, value):
+    y = torch.randint(0, 3, (64,))
+    few,full = sequences(kind, FEW, value),sequences(kind, FEW*0+10, value)
+    for layers in ('a',None):
+        _,error,_,_ = train(Sentinel(value, kind), [(few,y)], manifold(layers=layers))
+        assert error is not None
+    if kind!='steps' and value!=0: return # another value that comes later is looked for in sequences alone
+    rows,error,*_ = train(Sentinel(value, kind), [(full,y)]*3+[(few,y)], manifold(layers='a'))
+    assert len(rows)==3 and error is not None
+
+@pytest.mark.parametrize('value', (-1.,np.nan))
+@pytest.mark.parametrize('mixer', (fm.MixUp(8.),fm.CutMix(dims=1),fm.ManifoldMixUp(8.)), ids=str)
+def test_padding_that_a_mix_of_inputs_spoils_is_announced(value, mixer):
+    few,zeros = sequences('steps', FEW, value),sequences('steps', FEW, 0.)
+    y = torch.randint(0, 3, (64,))
+    said = train(Sentinel(value), [(few,y)]*2, mixer)[2]
+    assert sum('the mixture is neither' in o for o in said)==(not isinstance(mixer, fm.CutMix))
+    assert not any('the mixture is neither' in o for o in train(Sentinel(0.), [(zeros,y)]*2, mixer)[2])
+
 def test_floats_whose_padding_the_model_does_not_look_for_may_have_some():
     class Mean(OwnFloatMask):
         def forward(self, x): return self.h(self.b(self.a(x)).mean(1))
