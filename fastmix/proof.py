@@ -216,12 +216,14 @@ def _several(self:Proof, dims):
 
 # %% ../nbs/13_proof.ipynb #9dcced98
 @patch
-def _backwards(self:Proof, masked, q):
-    "The rows in the opposite order, in which a model that sorts them can't find them sorted too, and their predictions at the quantile `q`"
-    if (masked,q) not in self.back:
+def _backwards(self:Proof, masked, chance):
+    "The rows in the opposite order, in which a model that sorts them can't find them sorted too, and their predictions"
+    if (masked,chance) not in self.back:
         xs = [o.flip(0) if i in self.parts else o for i,o in enumerate(self.with_masks if masked else self.xs)]
-        self.back[masked,q] = xs,self.run(7, xs=xs, q=q)[0]
-    return self.back[masked,q]
+        self.back[masked,chance] = xs,self.run(7, None, (), xs, **dict((chance,)))[0]
+    return self.back[masked,chance]
+
+_chances = ('q',0.02),('q',0.3),('q',0.5),('q',0.7),('seed',1),('seed',2),('seed',3)
 
 @patch
 def follows(self:Proof, place, swap=(), masked=False):
@@ -229,9 +231,9 @@ def follows(self:Proof, place, swap=(), masked=False):
     xs,pred = (self.with_masks,self.pred_with_masks) if masked else (self.xs,self.pred)
     try:
         if self.ratio(self.run(7, place, swap, xs)[0], pred)>self.tol or not self.loss_follows(masked=masked): return False
-        for q in (0.02,*(0.3,0.5,0.7)*self.decides):
-            xs_back,pred_back = self._backwards(masked, q)
-            got = self.run(7, place, swap, xs_back, q=q)[0]
+        for chance in _chances if self.decides else _chances[:1]:
+            xs_back,pred_back = self._backwards(masked, chance)
+            got = self.run(7, place, swap, xs_back, **dict((chance,)))[0]
             if (self.ran or place is None) and self.ratio(got, pred_back)>self.tol: return False # a layer may be dropped by chance
         often = place is not None and any(sum(c.m is m for c in self.calls)>1 for m in place.modules)
         return not often or self.ratio(self.run(5, place, swap, xs)[0], self.run(5, xs=xs)[0], 5)<=self.tol

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fastcore.basics import patch
 from fastai.callback.core import (CancelBackwardException, CancelBatchException, CancelEpochException, CancelFitException,
     CancelStepException, CancelTrainException, CancelValidException)
-from .chance import Fixed, fix_others, others_drew
+from .chance import Fixed, fix_others, others_drew, seed_others
 from .controls import Casts, find_masks, shown
 from .hooks import Place, PlaceHooks
 from .nested import has_samples, is_float, leaves, rebuild
@@ -176,13 +176,15 @@ def run(self:Trial,
     record=False, # Note what is called?
     reset=True, # Start from the state that the model had? Else from what the last run left
     watch=False, # Return which leaves of the inputs are cast to whole numbers?
-    q=0.98 # What uniform draws give, as a quantile: what happens by chance with a smaller probability than 1-q does not happen
+    q=0.98, # What uniform draws give, as a quantile: what happens by chance with a smaller probability than 1-q does not happen
+    seed=0 # Unless this is 0, leave to chance by what the model may decide what to do, and seed it
 )->tuple: # Leaves of the prediction, and `Call`s in the order they ended
     "Run the model once"
     self.passes += 1
     if reset: self.state.reset()
-    torch.random.default_generator.manual_seed(0)
-    fix_others(q, self.state.draws)
+    torch.random.default_generator.manual_seed(seed)
+    if seed: seed_others(seed, self.state.draws)
+    else: fix_others(q, self.state.draws)
     xs = [o[:n].clone() if i in self.parts else o for i,o in enumerate(self.xs if xs is None else xs)]
     perm = trial_perm(n, xs[self.parts[0]].device)
     for i in swap: xs[i] = xs[i][perm]
@@ -196,7 +198,7 @@ def run(self:Trial,
             hooks.put(self.model)
             hooks.start(0, n, perm, torch.zeros(1, device=perm.device))
         elif record: hooks.handles = self._record(calls, stack)
-        with Fixed(q) as fixed, casts or nullcontext(): pred = self.model(*rebuild(self.xb, xs))
+        with Fixed(q, n, seed>0) as fixed, casts or nullcontext(): pred = self.model(*rebuild(self.xb, xs))
         self.decides = self.decides or fixed.decides or others_drew(self.state.draws)
         self.ran = hooks.ran>0
         if place is not None: self.at_output = {o.data_ptr() for o in mixed}.issuperset([o.data_ptr() for o in leaves(pred) if is_float(o)])

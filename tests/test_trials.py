@@ -1080,6 +1080,21 @@ def test_a_skip_drawn_from_a_generator_of_the_models_own_is_found(seed):
 
 CHANCES = dict(torch=lambda: torch.rand(()).item(), one=lambda: torch.rand(1).item(), python=random.random, numpy=np.random.rand,
     randint=lambda: torch.randint(3, ()).item()/3+.01, choice=lambda: random.choice([.1,.5,.9]), randrange=lambda: random.randrange(5)/5+.01)
+GATES = dict(bernoulli=lambda: torch.bernoulli(torch.full((3,), .5))[1]==0, bernoulli_=lambda: torch.empty(4).bernoulli_(.5)[2]==0,
+    distribution=lambda: torch.distributions.Bernoulli(torch.full((4,), .5)).sample()[1]==1, vector=lambda: 1/3<torch.rand(6)[2]<2/3,
+    matrix=lambda: .3<torch.rand(3,2)[2,1]<.7, two=lambda: torch.rand(())<.5<torch.rand(()), python=lambda: random.random()<.5<random.random(),
+    order=lambda: torch.randperm(4)[0]==0, shuffled=lambda: random.sample(range(4), 4)[0]==0, numpy=lambda: np.random.permutation(4)[0]==0,
+    gumbel=lambda: F.gumbel_softmax(torch.zeros(3), hard=True).argmax()==1, poisson=lambda: torch.poisson(torch.tensor(1.))==0,
+    binomial=lambda: torch.binomial(torch.tensor(1.), torch.tensor(.5))==0, categorical=lambda: torch.distributions.Categorical(torch.ones(4)).sample()==2)
+@pytest.mark.parametrize('how', GATES)
+def test_a_skip_that_opens_by_any_draw_is_found(how):
+    class Gate(Net):
+        def forward(self, x):
+            z = self.b(self.a(x))
+            return self.h(z+x if GATES[how]() else z)
+    assert train(Gate(), BATCHES[:2], manifold(layers='b'))[1] is not None
+    assert train(Gate(), BATCHES[:2], manifold(layers='h'))[1] is None
+
 @pytest.mark.parametrize('how', CHANCES)
 def test_a_skip_that_opens_in_the_middle_of_what_is_drawn_is_found(how):
     class Middle(Net):
