@@ -12,7 +12,7 @@ import torch
 from itertools import combinations
 from torch.utils._python_dispatch import TorchDispatchMode
 from .nested import is_float, is_index, leaves
-from .rows import is_additive, is_binary, trial_perm, wide
+from .rows import difference, is_additive, is_binary, trial_perm, wide
 
 # %% ../nbs/11_controls.ipynb #1ccb8a73
 def mask_shapes(m, x):
@@ -123,40 +123,49 @@ def find_casts(proof):
 
 # %% ../nbs/11_controls.ipynb #c0de5a02
 def _slopes(proof, i):
-    "The slope of the predictions at each entry of leaf `i`; zero where PyTorch knows of none"
-    x = proof.plain[i].clone()
-    if any(m._backward_hooks or m._backward_pre_hooks for m in proof.model.modules()): return torch.zeros_like(x) # a trial must not run them
-    proof.run(7, xs=[x.requires_grad_() if k==i else o for k,o in enumerate(proof.plain)])
+    "The predictions for the plain rows, and their slope at each entry of leaf `i`; None if it can't be had, as behind `no_grad`"
+    x = proof.plain[i].clone().requires_grad_()
+    pred = proof.run(7, xs=[x if k==i else o for k,o in enumerate(proof.plain)])[0]
+    if any(m._backward_hooks or m._backward_pre_hooks for m in proof.model.modules()): return pred,None # a trial must not run them
     outs = [o for o in leaves(proof.returned) if is_float(o) and o.requires_grad]
-    if not outs: return torch.zeros_like(x)
-    slope, = torch.autograd.grad(sum((wide(o)*torch.randn_like(o, dtype=wide(o).dtype)).sum().real for o in outs), x, allow_unused=True)
-    return torch.zeros_like(x) if slope is None else slope
+    try: slope, = torch.autograd.grad(sum((wide(o)*torch.randn_like(o, dtype=wide(o).dtype)).sum().real for o in outs), x, allow_unused=True)
+    except (RuntimeError,AttributeError): return pred,None # nothing that has a slope, or a checkpoint without one
+    return pred,torch.zeros_like(x) if slope is None else slope
 
 def _flat_codes(x, slope):
     "Where columns of whole numbers, which differ, have no slope"
     at = torch.zeros_like(x[:1], dtype=torch.bool)
     for d in {1 if x.ndim>1 else 0, x.ndim-1}:
         rows,slopes = (o.movedim(d, -1).reshape(-1, x.shape[d] if d else 1) for o in (x,slope))
-        flat = (rows==rows.round()).all(0) & (rows!=rows[:1]).any(0) & (slopes==0).all(0)
+        flat = ((rows==rows.round()) | rows.isnan()).all(0) & (rows!=rows[:1]).any(0) & (slopes==0).all(0)
         at |= flat.view([-1 if k==d else 1 for k in range(x.ndim)]) if d else flat
     return at
 
+def _change(proof, i, at, w, pred):
+    "How far the predictions move if the entries `at` of leaf `i` are interpolated, with the weight `w` of the partner"
+    x = proof.plain[i]
+    mixed = torch.where(at, torch.lerp(x, x[trial_perm(7, x.device)], w), x)
+    got = proof.run(7, xs=[mixed if k==i else o for k,o in enumerate(proof.plain)])[0]
+    return sum(float(difference(a, b).norm()) for a,b in zip(got,pred) if is_float(a) and a.shape==b.shape)
+
 # %% ../nbs/11_controls.ipynb #c0de5a04
 def find_tested(proof):
-    "Leaves of floats, by index, whose whole numbers the model compares or rounds, as it does with codes of categories"
-    return [i for i in proof.parts if is_float(proof.xs[i]) and not proof.xs[i].is_complex() and _is_tested(proof, i)]
+    "Leaves of floats, by index, in which the model compares or rounds whole numbers: 'decides', as it does with codes of categories, or 'steps'"
+    found = {i:_how_tested(proof, i) for i in proof.parts if is_float(proof.xs[i]) and not proof.xs[i].is_complex()}
+    return {i:how for i,how in found.items() if how}
 
-def _is_tested(proof, i):
+def _how_tested(proof, i):
     x = proof.plain[i]
-    try:
-        if not bool(_flat_codes(x, torch.zeros_like(x)).any()): return False
-        at = _flat_codes(x, _slopes(proof, i))
-        if not bool(at.any()): return False
-        def off(w):
-            mixed = torch.where(at, torch.lerp(x, x[trial_perm(7, x.device)], w), x)
-            pred = proof.run(7, xs=[mixed if k==i else o for k,o in enumerate(proof.plain)])[0]
-            return sum(float((wide(a)-wide(b)).norm()) for a,b in zip(pred,plain) if is_float(a) and a.shape==b.shape)
-        plain = proof.run(7, xs=proof.plain)[0]
-        whole = off(1.)
-        return whole>1e-5*sum(float(wide(o).norm()) for o in plain if is_float(o)) and (off(.2)==0 or off(1e-3)>.05*whole)
-    except Exception: return False # rows that were not varied may be too much alike
+    whole = _flat_codes(x, torch.zeros_like(x))
+    if not bool(whole.any()): return
+    try: pred,slope = _slopes(proof, i)
+    except Exception: return # the model does not take rows that were not varied
+    size = sum(float(wide(o).norm()) for o in pred if is_float(o))
+    def moves(at, w): return _change(proof, i, at, w, pred)
+    for at in [whole] if slope is None else [_flat_codes(x, slope),whole]:
+        swapped = moves(at, 1.) if bool(at.any()) else 0.
+        if swapped<=1e-5*size: continue
+        small = moves(at, 1e-3)
+        if small>(0.5 if slope is None or proof.is_half else 0.1)*swapped or at is not whole and moves(at, 0.2)==0: return 'decides'
+        if at is not whole and small==0: return 'steps'
+    if slope is None and swapped>1e-5*size and moves(whole, 0.2)==0: return 'decides'

@@ -207,9 +207,9 @@ def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
         "not be tried whether it is mixed with the others; name the inputs= to mix, to have it stay the sample's own")
 
 @patch
-def find_index_place(self:Fit, proof, parts):
-    "Where indices are mixed inside the model, while what can be is mixed at the input; raises if predictions do not follow"
-    check_quantities(proof, parts)
+def find_index_place(self:Fit, proof, parts, pasted=()):
+    "Where indices are mixed inside the model, while what can be is mixed or `pasted` at the input; raises if predictions do not follow"
+    for message in check_quantities(proof, [i for i in parts.direct if i not in pasted]): self.say('steps', message)
     if not self.needs_trial(proof.xb, proof.n) and not _any_steps(proof.xb, proof.n, parts): return
     swap = [i for i in parts.direct if i not in proof.masks]
     carried = [i for i in parts.inside if i not in proof.masks]

@@ -111,8 +111,10 @@ def may_be_mask(xs, i):
     return (square or any(mask_shapes(x, o) for o in others)) and (is_binary(x) or is_additive(x))
 
 def may_be_codes(x):
-    "Does a column of `x` hold whole numbers, and, among features or pixels, not the same everywhere?"
+    "Does a column of `x` hold whole numbers, and, among features or pixels, not the same everywhere, or `x` few values?"
     if x.is_complex(): return False
+    some = x.flatten()[:4096]
+    if len(some)>=256 and len(some.unique())<=32: return True # scaled, perhaps, as a map of labels in an image is
     ways = [x.reshape(-1, x.shape[-1] if x.ndim>1 else 1)] + ([x.movedim(1, -1).reshape(-1, x.shape[1])] if x.ndim>2 else [])
     return any(bool((((rows==rows.round()) | rows.isnan()).all(0) & ((rows!=rows[:1]).any(0) | (x.ndim<3))).any()) for rows in ways)
 
@@ -125,13 +127,16 @@ def may_be_no_quantity(xs, i, n):
 def may_be_steps(x, n): return x.ndim>1 and x.shape[1]==n # of a model that takes time first
 
 # %% ../nbs/18_parts.ipynb #57d0d5aa
-def check_quantities(proof, parts):
-    "Raise ValueError for floats that must not be interpolated"
+def check_quantities(proof, some):
+    "Raise ValueError for leaves of floats among `some` that must not be interpolated; says of others that they change predictions in steps"
     for i in find_casts(proof):
-        if i in parts.direct: raise ValueError(f"Expected floats that can be interpolated, but the model casts {input_name(proof.xb, i)}, or a part of it, to whole "
+        if i in some: raise ValueError(f"Expected floats that can be interpolated, but the model casts {input_name(proof.xb, i)}, or a part of it, to whole "
             "numbers, as codes of categories are: pass codes as an integer Tensor of their own")
-    if lens := [i for i in find_lengths(proof) if i in parts.direct]: raise ValueError(f"Expected floats that can be interpolated, but "
+    if lens := [i for i in find_lengths(proof) if i in some]: raise ValueError(f"Expected floats that can be interpolated, but "
         f"{input_name(proof.xb, lens[0])} says how much of another input counts: pass a mask (B,T) in its place, which is united with the partner's")
-    if tested := [i for i in find_tested(proof) if i in parts.direct and not may_be_mask(leaves(proof.xb), i)]: raise ValueError(f"Expected floats that can be interpolated, but the model decides by "
-        f"{input_name(proof.xb, tested[0])}, or a part of it, as it does with codes of categories: it has no slope there, and a mixture counts for one of its "
-        "parts, or for none. Pass codes as an integer Tensor of their own, and embed them")
+    tested = {i:how for i,how in find_tested(proof).items() if i in some and not may_be_mask(leaves(proof.xb), i)}
+    for i,how in tested.items():
+        if how=='decides': raise ValueError(f"Expected floats that can be interpolated, but the model decides by {input_name(proof.xb, i)}, or a part of it, "
+            "as it does with codes of categories, and a mixture counts for one of its parts, or for none: pass codes as an integer Tensor of their own, and embed them")
+    return [f"{input_name(proof.xb, i)} changes the predictions in steps, as codes of categories do, and it is interpolated as quantities are: pass codes "
+        "as an integer Tensor of their own" for i in tested]

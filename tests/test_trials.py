@@ -663,6 +663,68 @@ def test_a_column_of_codes_among_quantities_is_seen_when_it_is_compared():
     x = torch.cat([torch.randn(8,3),torch.arange(8).float()[:,None]%4], 1)
     assert 'decides by input 0' in train(Flagged(), [(x,Y[:8])], fm.MixUp(8.))[1]
 
+class Column(nn.Module):
+    "Quantities, and a last column that `how` turns into features"
+    def __init__(self, how, linear=False):
+        super().__init__()
+        self.l,self.e,self.h,self.how,self.linear = nn.Linear(4,4),nn.Embedding(10,4),nn.Linear(4,3),how,linear
+    def forward(self, x):
+        x = x.nan_to_num()
+        first = x if self.linear else torch.cat([x[:,:3],0*x[:,3:]], 1)
+        return self.h(self.l(first)+self.how(self.e, x[:,3:]))
+KINDS = torch.arange(10.)
+READ = dict(equal=lambda e,c: e.weight[0]*(c==2), near=lambda e,c: ((c-KINDS).abs()<.5).float()@e.weight, round=lambda e,c: (c.round()==KINDS).float()@e.weight)
+def table(codes): return torch.cat([torch.randn(8,3),codes.float()[:,None]], 1)
+
+@pytest.mark.parametrize('linear', (False,True))
+def test_a_column_may_be_compared_beside_quantities(linear):
+    "Also where it is a quantity besides"
+    codes = torch.arange(8)%4
+    for x in (table(codes),table(torch.where(codes==1, np.nan, codes))):
+        assert 'decides by input 0' in train(Column(READ['equal'], linear), [(x,Y[:8])], fm.MixUp(8.))[1]
+
+@pytest.mark.parametrize('how', ('near','round'))
+def test_steps_of_whole_numbers_are_announced(how):
+    rows,error,said,_ = train(Column(READ[how]), [(table(torch.arange(8)),Y[:8])], fm.MixUp(8.))
+    assert error and 'decides by' in error or any('in steps' in o for o in said)
+
+@pytest.mark.parametrize('mixer', (fm.MixUp(8.),fm.ManifoldMixUp(8.)), ids=str)
+def test_scaled_codes_are_refused(mixer):
+    class Map(nn.Module):
+        "A map of labels, which was divided as images are"
+        def __init__(self):
+            super().__init__()
+            self.e,self.h = nn.Embedding(6,4),nn.Linear(4,3)
+        def forward(self, x): return self.h(self.e((x[:,0]*255).round().long()).mean((1,2)))
+    x = torch.randint(0, 6, (8,1,9,9))/255
+    rows,error,said,_ = train(Map(), [(x,Y[:8])], mixer)
+    assert not rows and error or any('never the input' in o for o in said)
+
+@pytest.mark.parametrize('mixer', (fm.CutMix(dims=-1),fm.FMix(dims=-1)), ids=str)
+@pytest.mark.parametrize('read', (lambda e,x: e(x.argmax(1)), lambda e,x: e((x[:,0]+2*x[:,1]).long())))
+def test_codes_are_pasted_whole(mixer, read):
+    class Dna(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.e,self.h = nn.Embedding(4,8),nn.Linear(8,3)
+        def forward(self, x): return self.h(read(self.e, x).mean(1))
+    x = F.one_hot(torch.randint(0, 4, (8,20)), 4).float().transpose(1, 2).contiguous()
+    rows,error,said,_ = train(Dna(), [(x,Y[:8])], mixer)
+    assert len(rows)==1 and error is None and not any('steps' in o for o in said)
+
+def test_frozen_bodies_of_half_precision_train():
+    class Frozen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).bfloat16()
+            self.h = nn.Linear(8,3)
+        def forward(self, x):
+            with torch.no_grad(): z = self.body(x.bfloat16())
+            return self.h(z.float())
+    for x in (torch.randint(0, 2, (8,1,12,12)).float(),torch.randint(0, 256, (8,1,12,12)).float()):
+        rows,error,*_ = train(Frozen(), [(x,Y[:8])], fm.MixUp(8.))
+        assert len(rows)==1 and error is None
+
 INTERPOLATED = dict(plain=nn.Linear(6,3), relu=nn.Sequential(nn.Linear(6,9), nn.ReLU(), nn.Linear(9,3)), norm=nn.Sequential(nn.LayerNorm(6), nn.Linear(6,3)),
     batch=nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6,3)), max=nn.Sequential(nn.Linear(6,8), nn.Unflatten(1, (2,4)), nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(2,3)))
 @pytest.mark.parametrize('how', INTERPOLATED)
