@@ -141,14 +141,15 @@ def _flat_codes(x, slope):
         at |= flat.view([-1 if k==d else 1 for k in range(x.ndim)]) if d else flat
     return at
 
-def _change(proof, i, at, w, pred):
-    "How far the predictions move if the entries `at` of leaf `i` are interpolated, with the weight `w` of the partner"
+def _mixed(proof, i, at, w):
+    "The predictions if the entries `at` of leaf `i` are interpolated, with the weight `w` of the partner"
     x = proof.plain[i]
     mixed = torch.where(at, torch.lerp(x, x[trial_perm(7, x.device)], w), x)
-    got = proof.run(7, xs=[mixed if k==i else o for k,o in enumerate(proof.plain)])[0]
-    return sum(float(difference(a, b).norm()) for a,b in zip(got,pred) if is_float(a) and a.shape==b.shape)
+    return proof.run(7, xs=[mixed if k==i else o for k,o in enumerate(proof.plain)])[0]
 
 # %% ../nbs/11_controls.ipynb #c0de5a04
+def _distance(a, b): return sum(float(difference(p, q).norm()) for p,q in zip(a,b) if is_float(p) and p.shape==q.shape)
+
 def find_tested(proof):
     "Leaves of floats, by index, in which the model compares or rounds whole numbers: 'decides', as it does with codes of categories, or 'steps'"
     found = {i:_how_tested(proof, i) for i in proof.parts if is_float(proof.xs[i]) and not proof.xs[i].is_complex()}
@@ -160,12 +161,11 @@ def _how_tested(proof, i):
     if not bool(whole.any()): return
     try: pred,slope = _slopes(proof, i)
     except Exception: return # the model does not take rows that were not varied
-    size = sum(float(wide(o).norm()) for o in pred if is_float(o))
-    def moves(at, w): return _change(proof, i, at, w, pred)
+    size,jump = sum(float(wide(o).norm()) for o in pred if is_float(o)),0.5 if slope is None or proof.is_half else 0.1
     for at in [whole] if slope is None else [_flat_codes(x, slope),whole]:
-        swapped = moves(at, 1.) if bool(at.any()) else 0.
+        def moves(a, b): return _distance(_mixed(proof, i, at, b), _mixed(proof, i, at, a) if a else pred)
+        swapped = moves(0, 1.) if bool(at.any()) else 0.
         if swapped<=1e-5*size: continue
-        small = moves(at, 1e-3)
-        if small>(0.5 if slope is None or proof.is_half else 0.1)*swapped or at is not whole and moves(at, 0.2)==0: return 'decides'
-        if at is not whole and small==0: return 'steps'
-    if slope is None and swapped>1e-5*size and moves(whole, 0.2)==0: return 'decides'
+        small,has_slope = moves(0, 1e-5),at is whole and slope is not None
+        if max(small, moves(0.49999, 0.50001))>jump*swapped: return 'decides'
+        if not has_slope and (moves(0, 0.2) if slope is None else small)==0: return 'steps'

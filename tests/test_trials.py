@@ -683,6 +683,16 @@ def test_a_column_may_be_compared_beside_quantities(linear):
     for x in (table(codes),table(torch.where(codes==1, np.nan, codes))):
         assert 'decides by input 0' in train(Column(READ['equal'], linear), [(x,Y[:8])], fm.MixUp(8.))[1]
 
+def test_a_flag_that_chooses_a_head_is_found():
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.l,self.a,self.b = nn.Linear(4,4),nn.Linear(4,3),nn.Linear(4,3)
+        def forward(self, x):
+            h = self.l(x)
+            return torch.where(x[:,3:]>.5, self.a(h), self.b(h))
+    assert 'decides by input 0' in train(Heads(), [(table(torch.arange(8)%2),Y[:8])], fm.MixUp(8.))[1]
+
 @pytest.mark.parametrize('how', ('near','round'))
 def test_steps_of_whole_numbers_are_announced(how):
     rows,error,said,_ = train(Column(READ[how]), [(table(torch.arange(8)),Y[:8])], fm.MixUp(8.))
