@@ -199,7 +199,7 @@ def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
     if proof.same: self.say('same', "All rows of the first batch have the same predictions, so it could not be tried whether they follow "
         "what is mixed inside the model: name the `layers` or the inputs= to mix if you know that they do")
     self._say_state(proof)
-    if proof.stateful: self.say_state()
+    if proof.keeps_samples: self.say_state()
     for i in parts.direct:
         if i not in proof.masks and may_be_mask(leaves(xb), i): self.say(i, f"{input_name(xb, i)} has two values, as a mask has, but in a trial it "
             "hid nothing completely, and so it is interpolated: if it is a mask, name the inputs= to mix without it, and mix at a layer behind what it hides")

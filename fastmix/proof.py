@@ -65,8 +65,16 @@ def _begin(self:Proof):
     self.same = not self.differs(self.pred)
     self._set_tolerance()
     self.stateful = any(float((wide(q)-wide(p)).norm())>1e-3*self._spread(p, d) for (q,_),(p,d) in zip(self._outs(again),self._outs(self.pred)))
+    self.keeps_samples = self.stateful and self._keeps_samples(again)
 
 # %% ../nbs/13_proof.ipynb #65f83bc8
+@patch
+def _keeps_samples(self:Proof, again):
+    "Does a state stay with the samples' places, so that they find another's if they change places? That of a whole batch does not"
+    self.run(7)
+    try: return self.ratio(self.run(7, swap=self.parts, reset=False)[0], again)>1e-3
+    except Exception: return True # rows that have to be in an order of their own
+
 @patch
 def _find_dims(self:Proof, few, calls):
     "Where each tensor holds the batch: what follows the number of rows"

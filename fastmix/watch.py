@@ -9,7 +9,7 @@ __all__ = ['check_targets', 'check_table', 'check_padding', 'check_changes', 'ch
            'watch_loss']
 
 # %% ../nbs/22_watch.ipynb #8207acd9
-import torch, torch.utils._pytree as pytree
+import numpy as np, torch, torch.utils._pytree as pytree
 from torch import Tensor
 from torch.nn.parameter import UninitializedTensorMixin
 from fastai.callback.core import Callback
@@ -96,7 +96,8 @@ def _held(model):
     for name,m in model.named_modules():
         for k,v in vars(m).items():
             if k!='_buffers' and k in _of_modules or isinstance(v, (torch.nn.Module,Learner,Callback)): continue
-            for i,t in enumerate(leaves(v if isinstance(v, (Tensor,tuple,list,dict)) else dict(getattr(v, '__dict__', {})))):
+            for i,t in enumerate(leaves(v if isinstance(v, (Tensor,np.ndarray,tuple,list,dict)) else dict(getattr(v, '__dict__', {})))):
+                if isinstance(t, np.ndarray) and t.dtype.kind=='f': t = torch.tensor(t, device='cpu')
                 if isinstance(t, Tensor) and _is_dense(t): yield f"{name and name+'.'}{k}"+f'[{i}]'*(t is not v),t
 
 _of_modules = vars(torch.nn.Module())
@@ -121,7 +122,7 @@ class Held:
         if self.n is None or _is_watched(): return # a plain batch, or a trial
         self.passes += 1
         if self.passes<2: return
-        self.carried = any(is_float(t) and self.n in t.shape and self._was_there(k, t) for k,t in _held(model))
+        self.carried = any(is_float(t) and any(s and s%self.n==0 for s in t.shape) and self._was_there(k, t) for k,t in _held(model))
         new = next((o for o in _held(model) if has_samples(o[1], self.n) and not self._was_there(*o)), None)
         self.stop()
         if new: self.say('held', f"The model holds {new[0]}, {kind_of(new[1])}, which was set between two forward passes, and what each sample has "
@@ -141,25 +142,32 @@ class Held:
         while self.handles: self.handles.pop().remove()
 
 # %% ../nbs/22_watch.ipynb #c0de5b02
-def _predict_twice(model, xb):
-    "Predictions of two passes in a row, the second of which finds what the first one left"
+def _predict_twice(model, xb, perm=None):
+    "Predictions of two passes in a row, the second of which finds what the first one left, and has its samples in the order `perm`"
     half = next((p.dtype for p in model.parameters() if p.dtype in (torch.float16,torch.bfloat16)), None)
     xb = pytree.tree_map(lambda o: o.to(half) if half and is_float(o) else o, xb)
     res = []
     with untouched(model) as state:
-        for _ in range(2):
+        for k in range(2):
+            if k and perm is not None: xb = pytree.tree_map(lambda o: o[perm.to(o.device)] if has_samples(o, len(perm)) else o, xb)
             torch.random.default_generator.manual_seed(0)
             fix_others(0.98, state.draws)
             with Fixed(0.98), torch.no_grad(): res.append([o.clone() for o in leaves(model(*xb)) if is_float(o)])
     return res
 
-def check_carried(fit, model, xb):
+def check_carried(fit, model, xb, n):
     "Say once that predictions depend on what the model keeps of the batch before, if no trial has told so"
     if not fit.held.carried or fit.verifies: return
     fit.held.carried = False
-    try: first,second = _predict_twice(unwrap(model), xb)
+    perm,model = torch.arange(n).roll(1),unwrap(model)
+    def differ(a, b): return len(a)!=len(b) or any(p.shape!=q.shape or exceeds_rounding(p, q) for p,q in zip(a,b))
+    try:
+        first,second = _predict_twice(model, xb)
+        if not differ(first, second): return
+        moved = _predict_twice(model, xb, perm)[1]
+        if not differ(moved, [o[perm.to(o.device)] if has_samples(o, n) else o for o in second]): return # a state of the batch, as running means are
     except Exception: return fit.say_state('may keep')
-    if len(first)!=len(second) or any(a.shape!=b.shape or exceeds_rounding(a, b) for a,b in zip(first,second)): fit.say_state()
+    fit.say_state()
 
 # %% ../nbs/22_watch.ipynb #4006b998
 def watch_loss(fit, loss_func, compute):

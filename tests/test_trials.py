@@ -1473,12 +1473,35 @@ class Carries(nn.Module):
         super().__init__()
         self.rnn,self.h,self.kept,self.s = nn.GRU(4, 8, batch_first=True),nn.Linear(8,3),kept,None
     def forward(self, x):
-        o,s = self.rnn(x, self.s[0] if self.kept=='list' and self.s else self.s)
-        self.s = [s.detach()] if self.kept=='list' else s.detach()
+        kept = None if self.s is None else dict(list=lambda: self.s[0], array=lambda: torch.tensor(self.s), tensor=lambda: self.s, heads=lambda: self.s.view(1, -1, 8))[self.kept]()
+        o,s = self.rnn(x, kept)
+        self.s = dict(list=[s.detach()], array=s.detach().numpy(), tensor=s.detach(), heads=s.detach().view(-1, 2))[self.kept]
         return self.h(o[:,-1])
 
 STEPS = cut(8, torch.randn(64,5,4), Y)
-@pytest.mark.parametrize('kept', ['tensor','list'])
+class OfBatches(nn.Module):
+    "A state of whole batches, which no sample finds its own part of"
+    def __init__(self, kept):
+        super().__init__()
+        self.a = nn.utils.spectral_norm(nn.Linear(4,8)) if kept=='norm' else nn.Linear(4,8)
+        self.h,self.kept,self.mean,self.n = nn.Linear(8,3),kept,torch.zeros(8),0
+    def forward(self, x):
+        h = self.a(x.mean(1))
+        if self.kept=='mean':
+            h = h-self.mean
+            self.mean = .9*self.mean+.1*h.detach().mean(0)
+        if self.kept=='count':
+            self.n += 1
+            h = h/self.n
+        return self.h(h)
+
+@pytest.mark.parametrize('kept', ['norm','mean','count'])
+@pytest.mark.parametrize('mixer', [fm.MixUp(8.),fm.ManifoldMixUp(8.)], ids=str)
+def test_a_state_of_batches_is_not_announced(kept, mixer):
+    rows,error,said,_ = train(OfBatches(kept), STEPS, mixer)
+    assert len(rows)==8 and not error and not any('keeps a state' in o for o in said)
+
+@pytest.mark.parametrize('kept', ['tensor','list','array','heads'])
 @pytest.mark.parametrize('mixer', [fm.MixUp(8.),fm.CutMix(dims=1),fm.ManifoldMixUp(8.)], ids=str)
 def test_a_state_of_float_inputs_is_announced(kept, mixer):
     rows,error,said,_ = train(Carries(kept), STEPS, mixer)
