@@ -142,9 +142,11 @@ def _flat_codes(x, slope):
     return at
 
 def _mixed(proof, i, at, w):
-    "The predictions if the entries `at` of leaf `i` are interpolated, with the weight `w` of the partner"
+    "The predictions if the entries `at` of leaf `i` are interpolated, with the weight `w` of the partner; zeros move least if that is small"
     x = proof.plain[i]
-    mixed = torch.where(at, torch.lerp(x, x[trial_perm(7, x.device)], w), x)
+    partner = x[trial_perm(7, x.device)]
+    new = torch.where((x==0) & (w<1e-3), 1e-30*partner.sign(), torch.lerp(x, partner, w)) # a logarithm or a norm is steep there, and no jump
+    mixed = torch.where(at, new, x)
     return proof.run(7, xs=[mixed if k==i else o for k,o in enumerate(proof.plain)])[0]
 
 # %% ../nbs/11_controls.ipynb #c0de5a04

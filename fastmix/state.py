@@ -94,6 +94,7 @@ class State:
         elif isinstance(o, np.random.RandomState): self.draws.append(o) or self._after(o.set_state, o.get_state())
         elif isinstance(o, (FunctionType,MethodType,partial)): self._keep_function(o, depth)
         elif isinstance(o, np.random.Generator): self.generators.append(o) or self._after(lambda c: setattr(o.bit_generator, 'state', c), o.bit_generator.state)
+        elif isinstance(o, bytearray): self._after(lambda c: o.__setitem__(slice(None), c), bytes(o), lambda: bytes(o))
         elif isinstance(o, np.ndarray): self._after(lambda c: o.flags.writeable and np.copyto(o, c), o.copy(), lambda: o)
         elif isinstance(o, dict): self._keep_all(o, _content(o).values(), _refill_dict, _content(o), depth)
         elif isinstance(o, (list,deque)): self._keep_all(o, o, _refill_list, list(o), depth)

@@ -62,6 +62,15 @@ def check_table(fit, parts, xb, n):
         "if each belonged to a sample: if it is a table, as of class descriptions, name the other inputs= to mix")
 
 # %% ../nbs/22_watch.ipynb #c0de601b
+def _only_at_ends(x, value):
+    "Is `value` found in two rows or more, and nowhere but in whole steps at their beginning or end?"
+    at = x.isnan() if value!=value else x==value
+    for d in (1,2):
+        full = at.all(3-d).int()
+        ends = (full.cumprod(1) | full.flip(1).cumprod(1).flip(1)).bool()
+        if ends.any(1).sum()>1 and not bool((at & ~ends.unsqueeze(3-d)).any()): return True
+    return False
+
 def check_padding(fit, xb, parts):
     "Say once that inputs which are about to be interpolated are padded with something else than zeros; on a GPU, where this waits, of the first batch only"
     xs = leaves(xb)
@@ -69,8 +78,9 @@ def check_padding(fit, xb, parts):
         x = xs[i]
         if x.ndim!=3 or x.device.type!='cpu' and 'padding looked' in fit.said: continue
         ends = constant_ends(x)
-        value = 'NaN' if bool(ends.isnan().any()) else f'{v:g}' if (ends==(v := padding_value(x))).sum()>1 and v else None
-        fit.say('padding', value and f"Samples of {input_name(xb, i)} begin or end with steps of {value}, as padding, and where a partner has data the mixture is neither: "
+        value = padding_value(x)
+        if not len(ends) or value==0 or fit.masks or not _only_at_ends(x, value): continue
+        fit.say('padding', f"Samples of {input_name(xb, i)} begin or end with steps of {value:g}, as padding, and where a partner has data the mixture is neither: "
             "pad with zeros, give the model a padding mask as an input, or mix inside alone, with ManifoldMixUp(mix_input=False)")
     fit.said.add('padding looked')
 
@@ -93,12 +103,13 @@ def check_replaced(fit, b, yb):
 # %% ../nbs/22_watch.ipynb #46d316ea
 def _held(model):
     "Tensors that modules hold beside their parameters, by name"
+    params = {id(p) for p in model.parameters()} # an RNN holds them in a list, too
     for name,m in model.named_modules():
-        for k,v in vars(m).items():
-            if k!='_buffers' and k in _of_modules or isinstance(v, (torch.nn.Module,Learner,Callback)): continue
+        for k,v in (*m._buffers.items(),*vars(m).items()):
+            if k in _of_modules or isinstance(v, (torch.nn.Module,Learner,Callback)): continue
             for i,t in enumerate(leaves(v if isinstance(v, (Tensor,np.ndarray,tuple,list,dict)) else dict(getattr(v, '__dict__', {})))):
                 if isinstance(t, np.ndarray) and t.dtype.kind=='f': t = torch.tensor(t, device='cpu')
-                if isinstance(t, Tensor) and _is_dense(t): yield f"{name and name+'.'}{k}"+f'[{i}]'*(t is not v),t
+                if isinstance(t, Tensor) and _is_dense(t) and id(t) not in params: yield f"{name and name+'.'}{k}"+f'[{i}]'*(t is not v),t
 
 _of_modules = vars(torch.nn.Module())
 

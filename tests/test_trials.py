@@ -117,6 +117,14 @@ def test_padding_by_any_value_is_found(kind, value):
     rows,error,*_ = train(Sentinel(value, kind), [(full,y)]*3+[(few,y)], manifold(layers='a'))
     assert len(rows)==3 and error is not None
 
+UNPADDED = dict(counts=torch.randint(0, 5, (64,1,30)).float(), heart=torch.randint(60, 64, (64,30,1)).float(), audio=(3*torch.randn(64,1,30)).clamp(-1, 1),
+    decibel=(40*torch.randn(64,6,30)-60).clamp(min=-80), binary=torch.randint(1, 3, (64,1,30)).float())
+@pytest.mark.parametrize('kind', UNPADDED)
+def test_values_that_samples_happen_to_end_with_are_no_padding(kind):
+    net,x = nn.Sequential(nn.Flatten(), nn.Linear(UNPADDED[kind][0].numel(), 3)),UNPADDED[kind]
+    _,error,said,_ = train(net, [(x,torch.randint(0, 3, (64,)))]*3, fm.MixUp(8.))
+    assert error is None and not any('as padding' in o for o in said)
+
 @pytest.mark.parametrize('value', (-1.,np.nan))
 @pytest.mark.parametrize('mixer', (fm.MixUp(8.),fm.CutMix(dims=1),fm.ManifoldMixUp(8.)), ids=str)
 def test_padding_that_a_mix_of_inputs_spoils_is_announced(value, mixer):
@@ -682,6 +690,20 @@ def test_a_column_may_be_compared_beside_quantities(linear):
     codes = torch.arange(8)%4
     for x in (table(codes),table(torch.where(codes==1, np.nan, codes))):
         assert 'decides by input 0' in train(Column(READ['equal'], linear), [(x,Y[:8])], fm.MixUp(8.))[1]
+
+STEEP = dict(log=lambda x: (x+1e-8).log(), clamped=lambda x: x.clamp(min=1e-10).log10(), norm=lambda x: F.normalize(x), share=lambda x: x/(x.sum(1, keepdim=True)+1e-6),
+    standard=lambda x: (x-x.mean(1, keepdim=True))/(x.std(1, keepdim=True)+1e-5))
+@pytest.mark.parametrize('how', STEEP)
+def test_what_is_steep_at_zero_is_no_jump(how):
+    class Steep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.h = nn.Linear(6,3)
+        def forward(self, x): return self.h(STEEP[how](x))
+    for x in (torch.randint(0, 4, (8,6)).float(),torch.randint(0, 256, (8,6)).float(),F.one_hot(torch.arange(8)%6, 6).float()):
+        x[0] = 0.
+        rows,error,said,_ = train(Steep(), [(x,Y[:8])], fm.MixUp(8.))
+        assert len(rows)==1 and error is None
 
 def test_a_flag_that_chooses_a_head_is_found():
     class Heads(nn.Module):
@@ -1465,6 +1487,20 @@ def test_a_model_may_know_its_learner(mixer):
     class Own(Net):
         def __deepcopy__(self, memo): return self
     _,error,said,_ = train(Own(), BATCHES, mixer, Knows())
+    assert not error and not any(HELD in o for o in said)
+
+@pytest.mark.parametrize('rnn', (nn.LSTM,nn.GRU,nn.RNN))
+def test_parameters_that_an_rnn_lists_are_no_condition(rnn):
+    "Nor if they have as many rows as the batch"
+    net = rnn(4, 8)
+    n = len(net.weight_hh_l0)
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.r,self.h,self.own = rnn(4, 8, batch_first=True),nn.Linear(8,3),[]
+            self.own += [*self.r.parameters()]
+        def forward(self, x): return self.h(self.r(x)[0][:,-1])
+    _,error,said,_ = train(Last(), cut(n, torch.randn(4*n,5,4), torch.randint(0, 3, (4*n,))), fm.MixUp(8.), lr=.1)
     assert not error and not any(HELD in o for o in said)
 
 class Carries(nn.Module):
