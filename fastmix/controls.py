@@ -154,7 +154,7 @@ def _distance(a, b): return sum(float(difference(p, q).norm()) for p,q in zip(a,
 
 def find_tested(proof):
     "Leaves of floats, by index, in which the model compares or rounds whole numbers: 'decides', as it does with codes of categories, or 'steps'"
-    found = {i:_how_tested(proof, i) for i in proof.parts if is_float(proof.xs[i]) and not proof.xs[i].is_complex()}
+    found = {i:_how_tested(proof, i) for i in proof.parts if is_float(x := proof.plain[i]) and x.numel() and not x.is_complex()}
     return {i:how for i,how in found.items() if how}
 
 def _how_tested(proof, i):

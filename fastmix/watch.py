@@ -170,7 +170,7 @@ def check_carried(fit, model, xb, n):
     "Say once that predictions depend on what the model keeps of the batch before, if no trial has told so"
     if not fit.held.carried or fit.verifies: return
     fit.held.carried = False
-    perm,model = torch.arange(n).roll(1),unwrap(model)
+    perm,model = torch.arange(n, device='cpu').roll(1),unwrap(model)
     def differ(a, b): return len(a)!=len(b) or any(p.shape!=q.shape or exceeds_rounding(p, q) for p,q in zip(a,b))
     try:
         first,second = _predict_twice(model, xb)

@@ -757,6 +757,18 @@ def test_frozen_bodies_of_half_precision_train():
         rows,error,*_ = train(Frozen(), [(x,Y[:8])], fm.MixUp(8.))
         assert len(rows)==1 and error is None
 
+@pytest.mark.parametrize('mixer', (fm.MixUp(8.),fm.ManifoldMixUp(8.)), ids=str)
+@pytest.mark.parametrize('size', ((0,),(5,0),(0,5)))
+def test_inputs_without_entries_are_left_alone(mixer, size):
+    "As the numbers of a table that has categories alone"
+    class Categories(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.e,self.h = nn.Embedding(10,4),nn.Linear(4,3)
+        def forward(self, x, z): return self.h(self.e(x).mean(1)+z.flatten(1).sum(1, keepdim=True))
+    rows,error,*_ = train(Categories(), [(torch.randint(0, 10, (8,5)),torch.zeros(8, *size),Y[:8])], mixer, n_inp=2)
+    assert len(rows)==1 and error is None
+
 INTERPOLATED = dict(plain=nn.Linear(6,3), relu=nn.Sequential(nn.Linear(6,9), nn.ReLU(), nn.Linear(9,3)), norm=nn.Sequential(nn.LayerNorm(6), nn.Linear(6,3)),
     batch=nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6,3)), max=nn.Sequential(nn.Linear(6,8), nn.Unflatten(1, (2,4)), nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(2,3)))
 @pytest.mark.parametrize('how', INTERPOLATED)
