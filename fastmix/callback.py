@@ -20,7 +20,38 @@ from .settings import check_flag, check_masks
 # %% ../nbs/25_callback.ipynb #b470781c
 @delegates()
 class MixUp(Mixer):
-    "Mix each sample with a partner, as in [mixup](https://arxiv.org/abs/1710.09412)"
+    """Mix each sample with a partner, as in [mixup](https://arxiv.org/abs/1710.09412)
+
+    Parameters
+    ----------
+    alpha : float, default 0.4
+        Of Beta(alpha, alpha), 0 or more, or a schedule of it: 0.2 to 0.4 on ImageNet and 1 on CIFAR-10 in the paper
+    dedup : bool, default True
+        Draw `max(t, 1-t)`, so that each sample stays the larger part of its own mixture?
+    stack_x : bool, default False
+        Give the model `(x, x[perm], lam)` in training, to mix where it likes, and `(x,)` otherwise?
+    stack_y : bool | None, default None
+        Mix the losses of both targets? None: one float is interpolated, all else is paired. False: integers as one-hot
+    per_sample : bool | None, default None
+        Draw one lambda per sample? None: if the loss is a known one
+    pair : default None
+        A function `(yb, generator) -> perm` that chooses partners, a permutation `(B,)`; by default one random cycle
+    p : float, default 1.0
+        Share of batches that are mixed, in [0, 1]
+    start : float, default 0.0
+        Mix from this part of training on, as `pct_train` in [0, 1]
+    end : float, default 1.0
+        Mix up to this part of training, in [0, 1]
+    inputs : default None
+        Which of the model's inputs to mix, as indices, or as keys of a dict; by default all
+    generator : Generator | None, default None
+        Source of all draws; by default PyTorch's own
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead. In a fit, also for data, a loss or a model that cannot be mixed
+    """
     _mixes_index = True
     def __init__(self,
         alpha:float=0.4, # Of Beta(alpha, alpha), 0 or more, or a schedule of it: 0.2 to 0.4 on ImageNet and 1 on CIFAR-10 in the paper
@@ -39,7 +70,46 @@ class MixUp(Mixer):
 # %% ../nbs/25_callback.ipynb #402e0afb
 @delegates()
 class CutMix(Mixer):
-    "Paste a box of a partner into each sample, as in [CutMix](https://arxiv.org/abs/1905.04899)"
+    """Paste a box of a partner into each sample, as in [CutMix](https://arxiv.org/abs/1905.04899)
+
+    Parameters
+    ----------
+    alpha : float, default 1.0
+        Of Beta(alpha, alpha), 0 or more, or a schedule of it, for the share outside of the box; 1 in the paper
+    length : float | None, default None
+        Box side as a share in (0, 1] of the image's side, as an alternative to `alpha`
+    minmax : tuple | None, default None
+        (a, b): box sides drawn between these shares of the image's side, the box always inside; as an alternative to `alpha`
+    uniform : bool, default False
+        Make every pixel equally likely to be covered?
+    dedup : bool, default False
+        Let at least half of each image stay (before the box is clipped)?
+    dims : default None
+        Dimensions of the input to cut, an int or a tuple of ints other than 0, the others whole; by default all behind the channels
+    masks : default None
+        Which targets are masks and pasted too, as indices; by default those with the sizes of the input; `()`: none
+    stack_y : bool | None, default None
+        Mix the losses of both targets? None: one float is interpolated, all else is paired. False: integers as one-hot
+    per_sample : bool | None, default None
+        Draw one lambda per sample? None: if the loss is a known one
+    pair : default None
+        A function `(yb, generator) -> perm` that chooses partners, a permutation `(B,)`; by default one random cycle
+    p : float, default 1.0
+        Share of batches that are mixed, in [0, 1]
+    start : float, default 0.0
+        Mix from this part of training on, as `pct_train` in [0, 1]
+    end : float, default 1.0
+        Mix up to this part of training, in [0, 1]
+    inputs : default None
+        Which of the model's inputs to mix, as indices, or as keys of a dict; by default all
+    generator : Generator | None, default None
+        Source of all draws; by default PyTorch's own
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead. In a fit, also for data, a loss or a model that cannot be mixed
+    """
     _keeps_values = True
     def __init__(self,
         alpha:float=1., # Of Beta(alpha, alpha), 0 or more, or a schedule of it, for the share outside of the box; 1 in the paper
@@ -82,7 +152,38 @@ def mixup(self:Learner,
     alpha:float=0.4, # Of Beta(alpha, alpha), or a schedule of it
     **kwargs
 ):
-    "Train with `MixUp` from now on, in place of any other mixer, and return the Learner"
+    """Train with `MixUp` from now on, in place of any other mixer, and return the Learner
+
+    Parameters
+    ----------
+    alpha : float, default 0.4
+        Of Beta(alpha, alpha), or a schedule of it
+    dedup : bool, default True
+        Draw `max(t, 1-t)`, so that each sample stays the larger part of its own mixture?
+    stack_x : bool, default False
+        Give the model `(x, x[perm], lam)` in training, to mix where it likes, and `(x,)` otherwise?
+    stack_y : bool | None, default None
+        Mix the losses of both targets? None: one float is interpolated, all else is paired. False: integers as one-hot
+    per_sample : bool | None, default None
+        Draw one lambda per sample? None: if the loss is a known one
+    pair : default None
+        A function `(yb, generator) -> perm` that chooses partners, a permutation `(B,)`; by default one random cycle
+    p : float, default 1.0
+        Share of batches that are mixed, in [0, 1]
+    start : float, default 0.0
+        Mix from this part of training on, as `pct_train` in [0, 1]
+    end : float, default 1.0
+        Mix up to this part of training, in [0, 1]
+    inputs : default None
+        Which of the model's inputs to mix, as indices, or as keys of a dict; by default all
+    generator : Generator | None, default None
+        Source of all draws; by default PyTorch's own
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     return self.mix(MixUp(alpha, **kwargs))
 
 @patch
@@ -91,5 +192,44 @@ def cutmix(self:Learner,
     alpha:float=1., # Of Beta(alpha, alpha), or a schedule of it
     **kwargs
 ):
-    "Train with `CutMix` from now on, in place of any other mixer, and return the Learner"
+    """Train with `CutMix` from now on, in place of any other mixer, and return the Learner
+
+    Parameters
+    ----------
+    alpha : float, default 1.0
+        Of Beta(alpha, alpha), or a schedule of it
+    length : float | None, default None
+        Box side as a share in (0, 1] of the image's side, as an alternative to `alpha`
+    minmax : tuple | None, default None
+        (a, b): box sides drawn between these shares of the image's side, the box always inside; as an alternative to `alpha`
+    uniform : bool, default False
+        Make every pixel equally likely to be covered?
+    dedup : bool, default False
+        Let at least half of each image stay (before the box is clipped)?
+    dims : default None
+        Dimensions of the input to cut, an int or a tuple of ints other than 0, the others whole; by default all behind the channels
+    masks : default None
+        Which targets are masks and pasted too, as indices; by default those with the sizes of the input; `()`: none
+    stack_y : bool | None, default None
+        Mix the losses of both targets? None: one float is interpolated, all else is paired. False: integers as one-hot
+    per_sample : bool | None, default None
+        Draw one lambda per sample? None: if the loss is a known one
+    pair : default None
+        A function `(yb, generator) -> perm` that chooses partners, a permutation `(B,)`; by default one random cycle
+    p : float, default 1.0
+        Share of batches that are mixed, in [0, 1]
+    start : float, default 0.0
+        Mix from this part of training on, as `pct_train` in [0, 1]
+    end : float, default 1.0
+        Mix up to this part of training, in [0, 1]
+    inputs : default None
+        Which of the model's inputs to mix, as indices, or as keys of a dict; by default all
+    generator : Generator | None, default None
+        Source of all draws; by default PyTorch's own
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     return self.mix(CutMix(alpha, **kwargs))

@@ -22,7 +22,22 @@ def _check_mixers(mixers):
     return mixers
 
 class MixChoice(Mixer):
-    "One of several mixers, drawn for each batch or for each sample"
+    """One of several mixers, drawn for each batch or for each sample
+
+    Parameters
+    ----------
+    *mixers
+        Mixers, as `MixUp(0.2), CutMix()`; None among them leaves its share plain
+    weights : default None
+        How often each is drawn, in any unit: numbers of 0 or more; by default equally
+    per_sample : bool, default False
+        Draw a mixer for each sample? For mixers of inputs only
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead. In a fit, also for data, a loss or a model that cannot be mixed
+    """
     def __init__(self,
         *mixers, # Mixers, as `MixUp(0.2), CutMix()`; None among them leaves its share plain
         weights=None, # How often each is drawn, in any unit: numbers of 0 or more; by default equally

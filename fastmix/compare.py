@@ -200,7 +200,41 @@ def compare(
 
     Raises: `TypeError` or `ValueError`, before anything is trained, if an argument cannot be used, if the Learner has a mix or no validation data, if
     `get_learner` returns the same model twice or other weights for the same seed, or if `out` holds runs with other settings. What training without a
-    mix raises is raised; a mix that fails is left out with a warning, and `RuntimeError` raised if all do."""
+    mix raises is raised; a mix that fails is left out with a warning, and `RuntimeError` raised if all do.
+
+    Parameters
+    ----------
+    get_learner : Callable
+        Function of a seed that builds a `Learner`, with a new model and without a mix
+    mixes : dict | None, default None
+        Names to mixers (or lists of callbacks), None for no mix; by default the `default_mixes` for the data
+    n_epoch : int, default 5
+        Epochs of each run, at least 1
+    lr : float | slice | list | None, default None
+        Learning rate, as `fit` takes it; None: the Learner's
+    seeds : int | list, default 3
+        How many, or which; 5 see much smaller differences than 3
+    metrics : default None
+        In place of the Learner's; the first one leads the verdict
+    out : str | None, default None
+        File that each finished run is written to; what it holds already is not run again. Processes may share it
+    fit : str, default 'fit_one_cycle'
+        Method of the Learner that trains, called with `n_epoch` and `lr`
+    measure : Callable | None, default None
+        Function of a trained Learner that returns a dict of further numbers to compare
+    quiet : bool, default False
+        Show no progress?
+
+    Returns
+    -------
+    Comparison
+        With `df`, `diffs`, `best`, `verdict`, `plot()`
+
+    Raises
+    ------
+    RuntimeError, TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     check_get_learner(get_learner)
     check_metrics(metrics)
     if not (measure is None or callable(measure)): refuse("measure as a function of a Learner", measure, "def measure(learn): return dict(ece=...)", TypeError)

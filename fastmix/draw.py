@@ -31,7 +31,27 @@ def draw_perm(
     device=None, # Where the result is wanted; by default where `generator` is, else the CPU
     generator:torch.Generator=None # Source of randomness; by default PyTorch's own for `device`
 )->Tensor: # LongTensor `(n,)`, the partner of each sample
-    "One random cycle over the batch: for `n>=2` nobody is its own partner, for `n>=3` no two samples are each other's"
+    """One random cycle over the batch: for `n>=2` nobody is its own partner, for `n>=3` no two samples are each other's
+
+    Parameters
+    ----------
+    n : int
+        Batch size, at least 1
+    device : default None
+        Where the result is wanted; by default where `generator` is, else the CPU
+    generator : Generator | None, default None
+        Source of randomness; by default PyTorch's own for `device`
+
+    Returns
+    -------
+    Tensor
+        LongTensor `(n,)`, the partner of each sample
+
+    Raises
+    ------
+    ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     if n<1: raise ValueError(f"draw_perm needs a batch of at least 1 sample, but got {n}")
     source,device = _devices(device, generator)
     order = torch.randperm(n, device=source, **_from(generator))
@@ -42,7 +62,25 @@ def perm_within(
     groups:Tensor, # Group of each sample `(n,)` (a class, a domain, a patient), as integers
     generator:torch.Generator=None # Source of randomness; by default PyTorch's own for the device of `groups`
 )->Tensor: # LongTensor `(n,)`, the partner of each sample
-    "One random cycle within each group. Alone in its group, a sample is its own partner"
+    """One random cycle within each group. Alone in its group, a sample is its own partner
+
+    Parameters
+    ----------
+    groups : Tensor
+        Group of each sample `(n,)` (a class, a domain, a patient), as integers
+    generator : Generator | None, default None
+        Source of randomness; by default PyTorch's own for the device of `groups`
+
+    Returns
+    -------
+    Tensor
+        LongTensor `(n,)`, the partner of each sample
+
+    Raises
+    ------
+    ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     if not isinstance(groups, Tensor): groups = torch.as_tensor(groups, device='cpu')
     if groups.ndim!=1 or not groups.numel() or groups.is_floating_point() or groups.is_complex():
         raise ValueError(f"Expected groups as integers of shape (n,), but got {groups.dtype} of shape {tuple(groups.shape)}")
@@ -69,7 +107,31 @@ def draw_lam(
     device=None, # Where the result is wanted; by default where `generator` is, else the CPU
     generator:torch.Generator=None # Source of randomness; by default PyTorch's own for `device`
 )->Tensor: # float32 `(n,)` in [0, 1], the weight of each sample itself
-    "Weights drawn from Beta(`alpha`, `alpha`), as [Zhang et al.](https://arxiv.org/abs/1710.09412) do"
+    """Weights drawn from Beta(`alpha`, `alpha`), as [Zhang et al.](https://arxiv.org/abs/1710.09412) do
+
+    Parameters
+    ----------
+    n : int
+        How many
+    alpha : float
+        Of Beta(alpha, alpha); 0: no mixing, 1: uniform, larger: nearer to half and half
+    dedup : bool, default True
+        Take `max(t, 1-t)`, so that each sample stays the larger part of its own mix?
+    device : default None
+        Where the result is wanted; by default where `generator` is, else the CPU
+    generator : Generator | None, default None
+        Source of randomness; by default PyTorch's own for `device`
+
+    Returns
+    -------
+    Tensor
+        float32 `(n,)` in [0, 1], the weight of each sample itself
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     source,device = _devices(device, generator)
     if check_alpha(alpha)==0: return torch.ones(n, dtype=torch.float32, device=device)
     shape = torch.full((2,n), alpha+1, dtype=torch.float32, device=source)
@@ -104,7 +166,29 @@ def draw_boxes(
     uniform:bool=False, # Make every pixel equally likely to be covered? Else pixels in the middle are covered more often, as in the paper
     generator:torch.Generator=None # Source of randomness; by default PyTorch's own for the device of `lam`
 )->Tensor: # LongTensor `(n,D,2)`, `[lo, hi)` of each box for each dimension
-    "Boxes that would cover `1-lam` of an image were they not clipped at its border, as in [CutMix](https://arxiv.org/abs/1905.04899)"
+    """Boxes that would cover `1-lam` of an image were they not clipped at its border, as in [CutMix](https://arxiv.org/abs/1905.04899)
+
+    Parameters
+    ----------
+    size
+        Spatial shape `(S1,...,SD)` of the images, in the tensor's own order (height before width)
+    lam : Tensor
+        `(n,)`, the share of the image that stays outside of each box
+    uniform : bool, default False
+        Make every pixel equally likely to be covered? Else pixels in the middle are covered more often, as in the paper
+    generator : Generator | None, default None
+        Source of randomness; by default PyTorch's own for the device of `lam`
+
+    Returns
+    -------
+    Tensor
+        LongTensor `(n,D,2)`, `[lo, hi)` of each box for each dimension
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     if not isinstance(lam, Tensor): raise TypeError(f"Expected lam as a Tensor (n,), but got {lam!r}")
     ratio = (1-lam)**(1/len(size))
     return place_boxes(size, [(ratio*s).round() for s in size], 'uniform' if uniform else 'centre', generator)
@@ -114,7 +198,20 @@ def box_lam(
     boxes:Tensor, # `(n,D,2)`, as from `draw_boxes`
     size # Spatial shape `(S1,...,SD)`
 )->Tensor: # float32 `(n,)`
-    "The exact share of pixels outside of `boxes` (as far as they lie in the image)"
+    """The exact share of pixels outside of `boxes` (as far as they lie in the image)
+
+    Parameters
+    ----------
+    boxes : Tensor
+        `(n,D,2)`, as from `draw_boxes`
+    size
+        Spatial shape `(S1,...,SD)`
+
+    Returns
+    -------
+    Tensor
+        float32 `(n,)`
+    """
     sides = [(hi.clamp(0, s) - lo.clamp(0, s)).clamp(min=0) for s,(lo,hi) in zip(size, boxes.permute(1,2,0))]
     total = math.prod(size)
     return (total - math.prod(sides)).float() / total

@@ -42,7 +42,42 @@ def _resized(mask, size):
 
 @delegates()
 class FMix(Mixer):
-    "Paste regions of a partner with random smooth outlines, as in [FMix](https://arxiv.org/abs/2002.12047)"
+    """Paste regions of a partner with random smooth outlines, as in [FMix](https://arxiv.org/abs/2002.12047)
+
+    Parameters
+    ----------
+    alpha : float, default 1.0
+        Of Beta(alpha, alpha), 0 or more, or a schedule of it, for the share kept; 1 in the paper
+    decay : float, default 3.0
+        Larger gives larger, smoother regions; 3 in the paper
+    dedup : bool, default False
+        Let each sample keep at least half of its pixels?
+    dims : default None
+        Dimensions of the input to cut, an int or a tuple of up to 3 ints, the others whole; by default all behind the channels
+    masks : default None
+        Which targets are masks and pasted too, as indices; by default those with the sizes of the input; `()`: none
+    stack_y : bool | None, default None
+        Mix the losses of both targets? None: one float is interpolated, all else is paired. False: integers as one-hot
+    per_sample : bool | None, default None
+        Draw one lambda per sample? None: if the loss is a known one
+    pair : default None
+        A function `(yb, generator) -> perm` that chooses partners, a permutation `(B,)`; by default one random cycle
+    p : float, default 1.0
+        Share of batches that are mixed, in [0, 1]
+    start : float, default 0.0
+        Mix from this part of training on, as `pct_train` in [0, 1]
+    end : float, default 1.0
+        Mix up to this part of training, in [0, 1]
+    inputs : default None
+        Which of the model's inputs to mix, as indices, or as keys of a dict; by default all
+    generator : Generator | None, default None
+        Source of all draws; by default PyTorch's own
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead. In a fit, also for data, a loss or a model that cannot be mixed
+    """
     _keeps_values = True
     def __init__(self,
         alpha:float=1., # Of Beta(alpha, alpha), 0 or more, or a schedule of it, for the share kept; 1 in the paper
@@ -83,5 +118,40 @@ def fmix(self:Learner,
     alpha:float=1., # Of Beta(alpha, alpha), or a schedule of it
     **kwargs
 ):
-    "Train with `FMix` from now on, in place of any other mixer, and return the Learner"
+    """Train with `FMix` from now on, in place of any other mixer, and return the Learner
+
+    Parameters
+    ----------
+    alpha : float, default 1.0
+        Of Beta(alpha, alpha), or a schedule of it
+    decay : float, default 3.0
+        Larger gives larger, smoother regions; 3 in the paper
+    dedup : bool, default False
+        Let each sample keep at least half of its pixels?
+    dims : default None
+        Dimensions of the input to cut, an int or a tuple of up to 3 ints, the others whole; by default all behind the channels
+    masks : default None
+        Which targets are masks and pasted too, as indices; by default those with the sizes of the input; `()`: none
+    stack_y : bool | None, default None
+        Mix the losses of both targets? None: one float is interpolated, all else is paired. False: integers as one-hot
+    per_sample : bool | None, default None
+        Draw one lambda per sample? None: if the loss is a known one
+    pair : default None
+        A function `(yb, generator) -> perm` that chooses partners, a permutation `(B,)`; by default one random cycle
+    p : float, default 1.0
+        Share of batches that are mixed, in [0, 1]
+    start : float, default 0.0
+        Mix from this part of training on, as `pct_train` in [0, 1]
+    end : float, default 1.0
+        Mix up to this part of training, in [0, 1]
+    inputs : default None
+        Which of the model's inputs to mix, as indices, or as keys of a dict; by default all
+    generator : Generator | None, default None
+        Source of all draws; by default PyTorch's own
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     return self.mix(FMix(alpha, **kwargs))

@@ -17,7 +17,22 @@ from .watch import check_targets
 
 # %% ../nbs/32_loop.ipynb #51e93bc6
 class PlainLoop:
-    "A mixer in a training loop without a Learner: `with PlainLoop(mixer, model, loss_func) as loop`"
+    """A mixer in a training loop without a Learner: `with PlainLoop(mixer, model, loss_func) as loop`
+
+    Parameters
+    ----------
+    mixer : Mixer
+        Any mixer
+    model : Module
+        The model that is trained
+    loss_func
+        Called as `loss_func(pred, *targets)`
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     def __init__(self,
         mixer:Mixer, # Any mixer
         model:nn.Module, # The model that is trained

@@ -193,7 +193,18 @@ def _with_reduction(f, reduction):
 
 # %% ../nbs/05_loss.ipynb #5869e56d
 class MixUpLoss:
-    "`loss_func`, also on two sets of targets"
+    """`loss_func`, also on two sets of targets
+
+    Parameters
+    ----------
+    loss_func
+        A loss of fastai or `torch.nn`, a function, a partial, or a loss of your own, called as `loss_func(pred, *yb)`
+
+    Raises
+    ------
+    TypeError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     def __init__(self,
         loss_func # A loss of fastai or `torch.nn`, a function, a partial, or a loss of your own, called as `loss_func(pred, *yb)`
     ):

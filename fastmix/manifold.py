@@ -21,7 +21,40 @@ from .settings import check_flag, check_names
 # %% ../nbs/28_manifold.ipynb #2da8100b
 @delegates(but=['stack_x'])
 class ManifoldMixUp(MixUp):
-    "MixUp of the input or of the output of a layer, drawn anew for each batch, as in [manifold mixup](https://arxiv.org/abs/1806.05236)"
+    """MixUp of the input or of the output of a layer, drawn anew for each batch, as in [manifold mixup](https://arxiv.org/abs/1806.05236)
+
+    Parameters
+    ----------
+    alpha : float, default 1.0
+        Of Beta(alpha, alpha), 0 or more, or a schedule of it; 2 in the paper
+    layers : default None
+        Modules, names or glob patterns of `named_modules`, or a predicate `(name, module) -> bool`; a tuple of these is mixed together
+    mix_input : bool, default True
+        Is the input one of the places?
+    dedup : bool, default True
+        Draw `max(t, 1-t)`, so that each sample stays the larger part of its own mixture?
+    stack_y : bool | None, default None
+        Mix the losses of both targets? None: one float is interpolated, all else is paired. False: integers as one-hot
+    per_sample : bool | None, default None
+        Draw one lambda per sample? None: if the loss is a known one
+    pair : default None
+        A function `(yb, generator) -> perm` that chooses partners, a permutation `(B,)`; by default one random cycle
+    p : float, default 1.0
+        Share of batches that are mixed, in [0, 1]
+    start : float, default 0.0
+        Mix from this part of training on, as `pct_train` in [0, 1]
+    end : float, default 1.0
+        Mix up to this part of training, in [0, 1]
+    inputs : default None
+        Which of the model's inputs to mix, as indices, or as keys of a dict; by default all
+    generator : Generator | None, default None
+        Source of all draws; by default PyTorch's own
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead. In a fit, also for data, a loss or a model that cannot be mixed
+    """
     _at_input = False
     def __init__(self,
         alpha:float=1., # Of Beta(alpha, alpha), 0 or more, or a schedule of it; 2 in the paper
@@ -84,5 +117,38 @@ def manifold_mixup(self:Learner,
     alpha:float=1., # Of Beta(alpha, alpha), or a schedule of it
     **kwargs
 ):
-    "Train with `ManifoldMixUp` from now on, in place of any other mixer, and return the Learner"
+    """Train with `ManifoldMixUp` from now on, in place of any other mixer, and return the Learner
+
+    Parameters
+    ----------
+    alpha : float, default 1.0
+        Of Beta(alpha, alpha), or a schedule of it
+    layers : default None
+        Modules, names or glob patterns of `named_modules`, or a predicate `(name, module) -> bool`; a tuple of these is mixed together
+    mix_input : bool, default True
+        Is the input one of the places?
+    dedup : bool, default True
+        Draw `max(t, 1-t)`, so that each sample stays the larger part of its own mixture?
+    stack_y : bool | None, default None
+        Mix the losses of both targets? None: one float is interpolated, all else is paired. False: integers as one-hot
+    per_sample : bool | None, default None
+        Draw one lambda per sample? None: if the loss is a known one
+    pair : default None
+        A function `(yb, generator) -> perm` that chooses partners, a permutation `(B,)`; by default one random cycle
+    p : float, default 1.0
+        Share of batches that are mixed, in [0, 1]
+    start : float, default 0.0
+        Mix from this part of training on, as `pct_train` in [0, 1]
+    end : float, default 1.0
+        Mix up to this part of training, in [0, 1]
+    inputs : default None
+        Which of the model's inputs to mix, as indices, or as keys of a dict; by default all
+    generator : Generator | None, default None
+        Source of all draws; by default PyTorch's own
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     return self.mix(ManifoldMixUp(alpha, **kwargs))

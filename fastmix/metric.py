@@ -62,7 +62,24 @@ def check_classes(
         "for another layout say axis=, and for one of several targets or predictions target= and pred=")
 
 class MixAccuracy(Metric):
-    "Accuracy with each of the two targets of a mixed sample counted by its share"
+    """Accuracy with each of the two targets of a mixed sample counted by its share
+
+    Parameters
+    ----------
+    axis : int, default -1
+        Dimension of the classes in predictions; 1 for segmentation
+    target : int, default 0
+        Which of several targets: an index of 0 or more, or a key of a dict
+    ignore_index : int | None, default None
+        Entries with this target are not counted; by default all are
+    pred : default None
+        Which of several predictions, likewise; by default the one with the key, or else at the place, of the target
+
+    Raises
+    ------
+    TypeError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     def __init__(self,
         axis:int=-1, # Dimension of the classes in predictions; 1 for segmentation
         target=0, # Which of several targets: an index of 0 or more, or a key of a dict

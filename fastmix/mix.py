@@ -58,7 +58,37 @@ def mixup_batch(
     dedup:bool=True, # Draw `max(t, 1-t)`?
     generator:torch.Generator=None # Source of randomness
 )->tuple: # Mixed inputs, partners' targets `y[perm]` (None without `y`), `lam`
-    "`lam*x + (1-lam)*x[perm]` and the partners' targets, as in [mixup](https://arxiv.org/abs/1710.09412)"
+    """`lam*x + (1-lam)*x[perm]` and the partners' targets, as in [mixup](https://arxiv.org/abs/1710.09412)
+
+    Parameters
+    ----------
+    x : Tensor
+        Batch of inputs or activations `(B,...)`, floating point
+    y : default None
+        Their targets `(B,...)`, of any dtype: a Tensor, an array or a list
+    alpha : float, default 0.4
+        Of Beta(alpha, alpha), 0 or more; 0.2 to 0.4 on ImageNet and 1 on CIFAR-10 in the paper; unused when `lam` is given
+    lam : default None
+        Weight of each sample itself, in [0, 1]: a number or `(B,)`; drawn by default
+    perm : Tensor | None, default None
+        Partner of each sample, `(B,)`; drawn by default
+    per_sample : bool, default True
+        Draw one lambda for every sample? Else one for the batch, and `lam` comes back with shape `(1,)`
+    dedup : bool, default True
+        Draw `max(t, 1-t)`?
+    generator : Generator | None, default None
+        Source of randomness
+
+    Returns
+    -------
+    tuple
+        Mixed inputs, partners' targets `y[perm]` (None without `y`), `lam`
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     _check_batch(x)
     if y is not None: y = _check_targets(y, x)
     B,dev = x.shape[0],x.device
@@ -83,7 +113,45 @@ def cutmix_batch(
     per_sample:bool=True, # Draw a box for every sample? Else one for the batch, and `lam` comes back with shape `(1,)`
     generator:torch.Generator=None # Source of randomness
 )->tuple: # Mixed inputs, partners' targets `y[perm]` (None without `y`), exact `lam` (the share outside of the box), `boxes`
-    "Paste a box of `x[perm]` into `x`, as in [CutMix](https://arxiv.org/abs/1905.04899)"
+    """Paste a box of `x[perm]` into `x`, as in [CutMix](https://arxiv.org/abs/1905.04899)
+
+    Parameters
+    ----------
+    x : Tensor
+        Batch `(B,C,S1,...,SD)` of 1-D signals, images or volumes, floating point; of any shape if `dims` are given
+    y : default None
+        Their targets `(B,...)`, of any dtype: a Tensor, an array or a list
+    alpha : float, default 1.0
+        Of Beta(alpha, alpha), for the share outside of a box before it is clipped; 1 in the paper
+    lam : default None
+        Share outside of each box before clipping, in [0, 1]: a number or `(B,)`; drawn by default
+    perm : Tensor | None, default None
+        Partner of each sample, `(B,)`; drawn by default
+    boxes : Tensor | None, default None
+        Where partners are pasted, `(B or 1,D,2)`: `[lo, hi)` for each dimension that is cut; drawn by default
+    length : float | None, default None
+        Box side as a share in (0, 1] of each side of the image, as an alternative to `alpha`
+    minmax : tuple | None, default None
+        Box sides drawn between these two shares (a, b) of each side, the box always inside, as an alternative to `alpha`
+    uniform : bool, default False
+        Make every pixel equally likely to be covered?
+    dims : default None
+        Dimensions of `x` that are cut, an int or a tuple of ints other than 0; by default all behind the channels
+    per_sample : bool, default True
+        Draw a box for every sample? Else one for the batch, and `lam` comes back with shape `(1,)`
+    generator : Generator | None, default None
+        Source of randomness
+
+    Returns
+    -------
+    tuple
+        Mixed inputs, partners' targets `y[perm]` (None without `y`), exact `lam` (the share outside of the box), `boxes`
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     _check_batch(x)
     check_sides(length, minmax, boxes)
     if y is not None: y = _check_targets(y, x)
@@ -112,7 +180,29 @@ def mix_targets(
     lam, # `(B,)`, `(1,)` or a number
     num_classes:int=None # How many classes; needed for integer targets
 )->Tensor: # For integers one-hot `(B,num_classes,...)` in float32, else of the shape and dtype of `y`
-    "`lam*y + (1-lam)*y1`, integer targets made one-hot first (classes in dimension 1, as PyTorch's losses want them)"
+    """`lam*y + (1-lam)*y1`, integer targets made one-hot first (classes in dimension 1, as PyTorch's losses want them)
+
+    Parameters
+    ----------
+    y : Tensor
+        Targets `(B,...)`: integer class indices, floating point or complex
+    y1 : Tensor
+        Partners' targets, of the same shape
+    lam
+        `(B,)`, `(1,)` or a number
+    num_classes : int | None, default None
+        How many classes; needed for integer targets
+
+    Returns
+    -------
+    Tensor
+        For integers one-hot `(B,num_classes,...)` in float32, else of the shape and dtype of `y`
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     if y.shape!=y1.shape: raise ValueError(f"Expected y and y1 of one shape, but got {tuple(y.shape)} and {tuple(y1.shape)}")
     if not (y.is_floating_point() or y.is_complex()):
         if num_classes is None: raise ValueError(f"Expected num_classes, to make integer targets dense, but got {y.dtype} without it")

@@ -32,7 +32,32 @@ from .watch import Held, check_carried, check_changes, check_padding, check_repl
 
 # %% ../nbs/24_mixer.ipynb #a83e03b4
 class Mixer(Callback):
-    "Base of all mixers. A subclass says what is drawn for a batch, and how an input is mixed"
+    """Base of all mixers. A subclass says what is drawn for a batch, and how an input is mixed
+
+    Parameters
+    ----------
+    stack_y : bool | None, default None
+        Mix the losses of both targets? None: one float is interpolated, all else is paired. False: integers as one-hot
+    per_sample : bool | None, default None
+        Draw one lambda per sample? None: if the loss is a known one
+    pair : default None
+        A function `(yb, generator) -> perm` that chooses partners, a permutation `(B,)`; by default one random cycle
+    p : float, default 1.0
+        Share of batches that are mixed, in [0, 1]
+    start : float, default 0.0
+        Mix from this part of training on, as `pct_train` in [0, 1]
+    end : float, default 1.0
+        Mix up to this part of training, in [0, 1]
+    inputs : default None
+        Which of the model's inputs to mix, as indices, or as keys of a dict; by default all
+    generator : Generator | None, default None
+        Source of all draws; by default PyTorch's own
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead. In a fit, also for data, a loss or a model that cannot be mixed
+    """
     order,run_valid = CastToTensor.order+0.5,False
     alpha,dedup,stack_x,masks = 1.,True,False,None
     _order_after = dict(before_batch=math.inf, after_pred=-math.inf, after_loss=math.inf)
@@ -344,7 +369,18 @@ def mixer(self:Learner):
 def mix(self:Learner,
     mixer:Mixer # Any mixer
 ):
-    "Train with `mixer` from now on, in place of any other, and return the Learner"
+    """Train with `mixer` from now on, in place of any other, and return the Learner
+
+    Parameters
+    ----------
+    mixer : Mixer
+        Any mixer
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     check_ours(mixer)
     if isinstance(mixer, type) and issubclass(mixer, Mixer): mixer = mixer()
     if not isinstance(mixer, Mixer): raise TypeError(f"Expected a mixer, such as MixUp(), but got {mixer!r}")

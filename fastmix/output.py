@@ -41,7 +41,34 @@ def _place_outputs(proof):
 
 @delegates(but=['inputs','stack_x'])
 class OutputMixUp(MixUp):
-    "Mix the predictions of each batch before the loss; for classification"
+    """Mix the predictions of each batch before the loss; for classification
+
+    Parameters
+    ----------
+    alpha : float, default 0.4
+        Of Beta(alpha, alpha), 0 or more, or a schedule of it
+    dedup : bool, default True
+        Draw `max(t, 1-t)`, so that each sample stays the larger part of its own mixture?
+    stack_y : bool | None, default None
+        Mix the losses of both targets? None: one float is interpolated, all else is paired. False: integers as one-hot
+    per_sample : bool | None, default None
+        Draw one lambda per sample? None: if the loss is a known one
+    pair : default None
+        A function `(yb, generator) -> perm` that chooses partners, a permutation `(B,)`; by default one random cycle
+    p : float, default 1.0
+        Share of batches that are mixed, in [0, 1]
+    start : float, default 0.0
+        Mix from this part of training on, as `pct_train` in [0, 1]
+    end : float, default 1.0
+        Mix up to this part of training, in [0, 1]
+    generator : Generator | None, default None
+        Source of all draws; by default PyTorch's own
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead. In a fit, also for data, a loss or a model that cannot be mixed
+    """
     _at_input = False
     def __init__(self,
         alpha:float=0.4, # Of Beta(alpha, alpha), 0 or more, or a schedule of it
@@ -70,5 +97,32 @@ def output_mixup(self:Learner,
     alpha:float=0.4, # Of Beta(alpha, alpha), or a schedule of it
     **kwargs
 ):
-    "Train with `OutputMixUp` from now on, in place of any other mixer, and return the Learner"
+    """Train with `OutputMixUp` from now on, in place of any other mixer, and return the Learner
+
+    Parameters
+    ----------
+    alpha : float, default 0.4
+        Of Beta(alpha, alpha), or a schedule of it
+    dedup : bool, default True
+        Draw `max(t, 1-t)`, so that each sample stays the larger part of its own mixture?
+    stack_y : bool | None, default None
+        Mix the losses of both targets? None: one float is interpolated, all else is paired. False: integers as one-hot
+    per_sample : bool | None, default None
+        Draw one lambda per sample? None: if the loss is a known one
+    pair : default None
+        A function `(yb, generator) -> perm` that chooses partners, a permutation `(B,)`; by default one random cycle
+    p : float, default 1.0
+        Share of batches that are mixed, in [0, 1]
+    start : float, default 0.0
+        Mix from this part of training on, as `pct_train` in [0, 1]
+    end : float, default 1.0
+        Mix up to this part of training, in [0, 1]
+    generator : Generator | None, default None
+        Source of all draws; by default PyTorch's own
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     return self.mix(OutputMixUp(alpha, **kwargs))

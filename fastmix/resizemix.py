@@ -64,7 +64,40 @@ def paste_nearest(
 # %% ../nbs/27_resizemix.ipynb #51f108ed
 @delegates()
 class ResizeMix(Mixer):
-    "Paste a shrunken copy of a partner into each image, as in [ResizeMix](https://arxiv.org/abs/2012.11101)"
+    """Paste a shrunken copy of a partner into each image, as in [ResizeMix](https://arxiv.org/abs/2012.11101)
+
+    Parameters
+    ----------
+    lo : float, default 0.1
+        Smallest side of a pasted image, as a share of the image's side, in (0, 1]; 0.1 in the paper
+    hi : float, default 0.8
+        Largest side, likewise; 0.8 in the paper
+    dims : default None
+        Dimensions of the input to resize, an int or a tuple of up to 3 ints, the others whole; by default all behind the channels
+    masks : default None
+        Which targets are masks and pasted too, as indices; by default those with the sizes of the input; `()`: none
+    stack_y : bool | None, default None
+        Mix the losses of both targets? None: one float is interpolated, all else is paired. False: integers as one-hot
+    per_sample : bool | None, default None
+        Draw one lambda per sample? None: if the loss is a known one
+    pair : default None
+        A function `(yb, generator) -> perm` that chooses partners, a permutation `(B,)`; by default one random cycle
+    p : float, default 1.0
+        Share of batches that are mixed, in [0, 1]
+    start : float, default 0.0
+        Mix from this part of training on, as `pct_train` in [0, 1]
+    end : float, default 1.0
+        Mix up to this part of training, in [0, 1]
+    inputs : default None
+        Which of the model's inputs to mix, as indices, or as keys of a dict; by default all
+    generator : Generator | None, default None
+        Source of all draws; by default PyTorch's own
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead. In a fit, also for data, a loss or a model that cannot be mixed
+    """
     _shrinks_masks = True
     def __init__(self,
         *,
@@ -107,5 +140,38 @@ class ResizeMix(Mixer):
 @patch
 @delegates(ResizeMix)
 def resizemix(self:Learner, **kwargs):
-    "Train with `ResizeMix` from now on, in place of any other mixer, and return the Learner"
+    """Train with `ResizeMix` from now on, in place of any other mixer, and return the Learner
+
+    Parameters
+    ----------
+    lo : float, default 0.1
+        Smallest side of a pasted image, as a share of the image's side, in (0, 1]; 0.1 in the paper
+    hi : float, default 0.8
+        Largest side, likewise; 0.8 in the paper
+    dims : default None
+        Dimensions of the input to resize, an int or a tuple of up to 3 ints, the others whole; by default all behind the channels
+    masks : default None
+        Which targets are masks and pasted too, as indices; by default those with the sizes of the input; `()`: none
+    stack_y : bool | None, default None
+        Mix the losses of both targets? None: one float is interpolated, all else is paired. False: integers as one-hot
+    per_sample : bool | None, default None
+        Draw one lambda per sample? None: if the loss is a known one
+    pair : default None
+        A function `(yb, generator) -> perm` that chooses partners, a permutation `(B,)`; by default one random cycle
+    p : float, default 1.0
+        Share of batches that are mixed, in [0, 1]
+    start : float, default 0.0
+        Mix from this part of training on, as `pct_train` in [0, 1]
+    end : float, default 1.0
+        Mix up to this part of training, in [0, 1]
+    inputs : default None
+        Which of the model's inputs to mix, as indices, or as keys of a dict; by default all
+    generator : Generator | None, default None
+        Source of all draws; by default PyTorch's own
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     return self.mix(ResizeMix(**kwargs))

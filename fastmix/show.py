@@ -36,7 +36,24 @@ def plot_lam(
     ax=None, # Matplotlib axes to draw on; by default new ones
     n:int=100_000 # Number of draws for each `alpha`
 ): # Matplotlib's axes
-    "Plot the distribution of lambda, the weight of a sample's own label"
+    """Plot the distribution of lambda, the weight of a sample's own label
+
+    Parameters
+    ----------
+    alpha : tuple, default (0.2, 0.4, 1.0)
+        Of Beta(alpha, alpha), 0 or more: a number or several
+    dedup : bool, default True
+        Draw `max(t, 1-t)`, as MixUp does by default?
+    ax : default None
+        Matplotlib axes to draw on; by default new ones
+    n : int, default 100000
+        Number of draws for each `alpha`
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     if ax is None: ax = plt.subplots(figsize=(5,2.5), layout='constrained')[1]
     lo = 0.5 if dedup else 0.
     for a in listify(alpha):
@@ -113,7 +130,35 @@ def show_mixed_batch(
     ncols:int=None, # Samples in a row
     figsize:tuple=None # Size of the figure in inches
 )->list: # Matplotlib's axes, one for each picture
-    "Show what `mixer` makes of a training batch, with both labels and their weights. Raises: ValueError if there is no mixer"
+    """Show what `mixer` makes of a training batch, with both labels and their weights. Raises: ValueError if there is no mixer
+
+    Parameters
+    ----------
+    base
+        A `Learner` or `DataLoaders`; stays as it is
+    mixer : Mixer | None, default None
+        The mixer to show; its `p`, `start` and `end` are ignored; by default the Learner's own
+    n : int, default 9
+        Number of samples, 1 or more; at most the batch size is shown
+    b : default None
+        A batch to mix; by default one drawn from the training data
+    pct : float, default 0.5
+        Part of training that is over, in [0, 1], for an `alpha` on a schedule
+    ncols : int | None, default None
+        Samples in a row
+    figsize : tuple | None, default None
+        Size of the figure in inches
+
+    Returns
+    -------
+    list
+        Matplotlib's axes, one for each picture
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     mixer = find_mixer(base, mixer)
     if isinstance(n, bool) or not isinstance(n, int) or n<1: raise ValueError(f"Expected n of 1 or more samples, but got {n!r}")
     seen = Seen(mix_once(base, mixer, b, pct), getattr(base, 'dls', base), n)
@@ -135,5 +180,31 @@ def show_mixed_batch(self:Learner,
     n:int=9, # Number of samples, 1 or more; at most the batch size is shown
     **kwargs
 )->list: # Matplotlib's axes, one for each picture
-    "Show what the Learner's mixer, or another one, makes of a training batch"
+    """Show what the Learner's mixer, or another one, makes of a training batch
+
+    Parameters
+    ----------
+    mixer : Mixer | None, default None
+        The mixer to show; by default the Learner's own
+    n : int, default 9
+        Number of samples, 1 or more; at most the batch size is shown
+    b : default None
+        A batch to mix; by default one drawn from the training data
+    pct : float, default 0.5
+        Part of training that is over, in [0, 1], for an `alpha` on a schedule
+    ncols : int | None, default None
+        Samples in a row
+    figsize : tuple | None, default None
+        Size of the figure in inches
+
+    Returns
+    -------
+    list
+        Matplotlib's axes, one for each picture
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another kind or out of its range; the message says what was expected and what to write instead
+    """
     return show_mixed_batch(self, mixer, n, **kwargs)

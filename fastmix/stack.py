@@ -13,7 +13,17 @@ from .tensors import over_samples
 
 # %% ../nbs/33_stack.ipynb #00160933
 class StackedModel(nn.Module):
-    "`head(encoder(*xb))`, or with partners and `lam`, `head` of the mixture of both encodings"
+    """`head(encoder(*xb))`, or with partners and `lam`, `head` of the mixture of both encodings
+
+    Parameters
+    ----------
+    encoder : Module
+        Called with a sample's inputs; returns a floating point Tensor `(n,...)`
+    head : Module
+        Called with what `encoder` returns
+    n_inp : int, default 1
+        How many inputs `encoder` takes
+    """
     def __init__(self,
         encoder:nn.Module, # Called with a sample's inputs; returns a floating point Tensor `(n,...)`
         head:nn.Module, # Called with what `encoder` returns
