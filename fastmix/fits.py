@@ -53,6 +53,8 @@ class Fit:
             warnings.warn(message)
             self.said.add(key)
 
+    is_again = property(lambda self: self.batches in _again and not self.verifies, doc="Is it time to look once more at inputs that may be no quantities?")
+
 # %% ../nbs/20_fits.ipynb #51dfb6b7
 def _layout(xb, by_length):
     "What inputs are made of: their containers and kinds, and, if need be, the sizes of a sample"

@@ -133,6 +133,7 @@ def mixed_batch(self:Mixer,
     if self.stack_x: check_stacked(learn.model, len(b.xb))
     elif fit.tried:
         fit.verify(learn, b.xb, b.n, parts)
+        if fit.is_again and b.n>1: self._try_model(fit, learn, b, parts)
         check_carried(fit, learn.model, b.xb, b.n)
     elif b.n>1: self._try_model(fit, learn, b, parts)
     if not self.stack_x and b.n>1: fit.try_loss(learn, b.xb, b.n, parts, partial(self._look, fit))
@@ -180,7 +181,7 @@ def _reference(self:Mixer, b, parts):
 @patch
 def _try_model(self:Mixer, fit, learn, b, parts):
     "Find out where and how the model can be mixed, if that has to be found out"
-    needed = fit.needs_trial(b.xb, b.n)
+    needed = not fit.tried and fit.needs_trial(b.xb, b.n)
     if not needed and not fit.may_need_trial(b.xb, b.n, parts): return
     ts,ndim = leaves(b.xb),self._reference(b, parts).ndim
     pasted = [i for i in parts.direct if ts[i].ndim==ndim>2] if self._keeps_values else []

@@ -715,6 +715,16 @@ def test_a_flag_that_chooses_a_head_is_found():
             return torch.where(x[:,3:]>.5, self.a(h), self.b(h))
     assert 'decides by input 0' in train(Heads(), [(table(torch.arange(8)%2),Y[:8])], fm.MixUp(8.))[1]
 
+@pytest.mark.parametrize('how', ('equal','cast'))
+def test_codes_may_be_constant_in_the_first_batch(how):
+    read = READ['equal'] if how=='equal' else lambda e,c: e((c[:,0]*9).round().long())
+    codes = torch.arange(8)%4/(1 if how=='equal' else 9)
+    first,second = table(codes*0),table(codes)
+    rows,error,*_ = train(Column(read), [(first,Y[:8]),(second,Y[:8])], fm.MixUp(8.))
+    assert len(rows)<2 and 'input 0' in error
+    rows,error,*_ = train(nn.Linear(4,3), [(first,Y[:8]),(second,Y[:8])], fm.MixUp(8.))
+    assert len(rows)==2 and error is None
+
 @pytest.mark.parametrize('how', ('near','round'))
 def test_steps_of_whole_numbers_are_announced(how):
     rows,error,said,_ = train(Column(READ[how]), [(table(torch.arange(8)),Y[:8])], fm.MixUp(8.))
