@@ -14,7 +14,7 @@ from collections import Counter, namedtuple
 from enum import Enum
 from inspect import isroutine
 from pathlib import PurePath
-from .controls import find_casts, find_lengths, find_tested, mask_shapes
+from .controls import are_whole, columns, find_casts, find_lengths, find_tested, mask_shapes
 from .nested import is_float, is_index, kind_of, leaves, named_leaves
 from .places import input_name
 from .rows import is_additive, is_binary
@@ -115,8 +115,7 @@ def may_be_codes(x):
     if x.is_complex(): return False
     some = x.flatten()[:4096]
     if len(some)>=256 and len(some.unique())<=32: return True # scaled, perhaps, as a map of labels in an image is
-    ways = [x.reshape(-1, x.shape[-1] if x.ndim>1 else 1)] + ([x.movedim(1, -1).reshape(-1, x.shape[1])] if x.ndim>2 else [])
-    return any(bool((((rows==rows.round()) | rows.isnan()).all(0) & ((rows!=rows[:1]).any(0) | (x.ndim<3))).any()) for rows in ways)
+    return any(bool((are_whole(rows) & ((rows!=rows[:1]).any(0) | (x.ndim<3))).any()) for _,rows in columns(x))
 
 def may_be_no_quantity(xs, i, n):
     "Is it worth a trial whether the floats of leaf `i` are lengths, or have the batch in another dimension?"

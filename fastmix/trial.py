@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fastcore.basics import patch
 from fastai.callback.core import (CancelBackwardException, CancelBatchException, CancelEpochException, CancelFitException,
     CancelStepException, CancelTrainException, CancelValidException)
-from .chance import Fixed, fix_others, others_drew, seed_others
+from .chance import fix_all, others_drew
 from .controls import Casts, find_masks, shown
 from .hooks import Place, PlaceHooks
 from .nested import has_samples, is_float, leaves, rebuild
@@ -182,9 +182,7 @@ def run(self:Trial,
     "Run the model once"
     self.passes += 1
     if reset: self.state.reset()
-    torch.random.default_generator.manual_seed(seed)
-    if seed: seed_others(seed, self.state.draws)
-    else: fix_others(q, self.state.draws)
+    fixed = fix_all(q, n, seed, self.state.draws)
     xs = [o[:n].clone() if i in self.parts else o for i,o in enumerate(self.xs if xs is None else xs)]
     perm = trial_perm(n, xs[self.parts[0]].device)
     for i in swap: xs[i] = xs[i][perm]
@@ -198,7 +196,7 @@ def run(self:Trial,
             hooks.put(self.model)
             hooks.start(0, n, perm, torch.zeros(1, device=perm.device))
         elif record: hooks.handles = self._record(calls, stack)
-        with Fixed(q, n, seed>0) as fixed, casts or nullcontext(): pred = self.model(*rebuild(self.xb, xs))
+        with fixed, casts or nullcontext(): pred = self.model(*rebuild(self.xb, xs))
         self.decides = self.decides or fixed.decides or others_drew(self.state.draws)
         self.ran = hooks.ran>0
         if place is not None: self.at_output = {o.data_ptr() for o in mixed}.issuperset([o.data_ptr() for o in leaves(pred) if is_float(o)])

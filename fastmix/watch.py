@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedTensorMixin
 from fastai.callback.core import Callback
 from fastai.learner import Learner
-from .chance import Fixed, fix_others
+from .chance import fix_all
 from .hooks import OneHook, takes_hooks, unwrap
 from .known import is_known, name_of
 from .nested import has_samples, is_float, kind_of, leaves
 from .places import input_name
-from .rows import alike, constant_ends, exceeds_rounding, padding_value
+from .rows import alike, exceeds_rounding, padding_value
 from .state import State
 from .targets import codes_doubt, doubts
 from .tensors import _is_watched
@@ -73,13 +73,13 @@ def _only_at_ends(x, value):
 
 def check_padding(fit, xb, parts):
     "Say once that inputs which are about to be interpolated are padded with something else than zeros; on a GPU, where this waits, of the first batch only"
+    if 'padding' in fit.said or fit.masks: return
     xs = leaves(xb)
     for i in parts.direct:
         x = xs[i]
         if x.ndim!=3 or x.device.type!='cpu' and 'padding looked' in fit.said: continue
-        ends = constant_ends(x)
         value = padding_value(x)
-        if not len(ends) or value==0 or fit.masks or not _only_at_ends(x, value): continue
+        if value==0 or not _only_at_ends(x, value): continue
         fit.say('padding', f"Samples of {input_name(xb, i)} begin or end with steps of {value:g}, as padding, and where a partner has data the mixture is neither: "
             "pad with zeros, give the model a padding mask as an input, or mix inside alone, with ManifoldMixUp(mix_input=False)")
     fit.said.add('padding looked')
@@ -133,8 +133,9 @@ class Held:
         if self.n is None or _is_watched(): return # a plain batch, or a trial
         self.passes += 1
         if self.passes<2: return
-        self.carried = any(is_float(t) and any(s and s%self.n==0 for s in t.shape) and self._was_there(k, t) for k,t in _held(model))
-        new = next((o for o in _held(model) if has_samples(o[1], self.n) and not self._was_there(*o)), None)
+        held = [(k,t,self._was_there(k, t)) for k,t in _held(model)]
+        self.carried = any(there and is_float(t) and any(s and s%self.n==0 for s in t.shape) for _,t,there in held)
+        new = next(((k,t) for k,t,there in held if not there and has_samples(t, self.n)), None)
         self.stop()
         if new: self.say('held', f"The model holds {new[0]}, {kind_of(new[1])}, which was set between two forward passes, and what each sample has "
             "there stays its own, whoever its partner is: give it to the model as an input, which is mixed as others are")
@@ -161,9 +162,7 @@ def _predict_twice(model, xb, perm=None):
     with untouched(model) as state:
         for k in range(2):
             if k and perm is not None: xb = pytree.tree_map(lambda o: o[perm.to(o.device)] if has_samples(o, len(perm)) else o, xb)
-            torch.random.default_generator.manual_seed(0)
-            fix_others(0.98, state.draws)
-            with Fixed(0.98), torch.no_grad(): res.append([o.clone() for o in leaves(model(*xb)) if is_float(o)])
+            with fix_all(more=state.draws), torch.no_grad(): res.append([o.clone() for o in leaves(model(*xb)) if is_float(o)])
     return res
 
 def check_carried(fit, model, xb, n):
