@@ -10,7 +10,7 @@
 __all__ = ['Mixer']
 
 # %% ../nbs/24_mixer.ipynb #b5a164c3
-import inspect, math, torch
+import math, torch
 from functools import partial
 from types import SimpleNamespace
 from torch import Tensor
@@ -26,7 +26,7 @@ from .mix import mixup_batch
 from .mixed import MixedBatch, draw_partners, n_lams
 from .nested import check_containers, leaves
 from .parts import check_own_labels, input_parts
-from .settings import after_fastai, check_batch, check_event, check_names, check_ours, check_settings, check_stacked, short_repr
+from .settings import check_alone, check_batch, check_event, check_names, check_ours, check_settings, check_stacked, settings_repr
 from .targets import check_boxes, one_hot_doubt, plan_targets
 from .watch import Held, check_carried, check_changes, check_padding, check_replaced, check_table, check_targets, watch_loss
 
@@ -61,8 +61,7 @@ class Mixer(Callback):
     order,run_valid = CastToTensor.order+0.5,False
     alpha,dedup,stack_x,masks = 1.,True,False,None
     _order_after = dict(before_batch=math.inf, after_pred=-math.inf, after_loss=math.inf)
-    _batch=_fit=_drawn=_hooks = None
-    _lost = False
+    _batch,_fit,_drawn,_hooks,_lost = None,None,None,None,False
     _stateattrs = ('_batch','_fit','_drawn','_hooks','_lost','order')
     _mixes_index,_at_input,_shrinks_masks,_keeps_values = False,True,False,False
     def __init__(self, *,
@@ -86,10 +85,7 @@ class Mixer(Callback):
         if of_learn: super().__setattr__(name, v)
         else: object.__setattr__(self, name, v)
 
-    def __repr__(self):
-        ps = [o for o in inspect.signature(type(self)).parameters.values() if o.kind!=o.VAR_KEYWORD]
-        args = [f'{o.name}={short_repr(getattr(self, o.name))}' for o in ps if o.name=='alpha' or getattr(self, o.name, o.default)!=o.default]
-        return f"{type(self).__name__}({', '.join(args)})"
+    def __repr__(self): return settings_repr(self)
 
     def draw(self, x, b):
         "Draw into `b` what `mix` needs for a batch like `x`: `b.lam`, with `b.n_lam` entries, and more. `b.perm` is there already"
@@ -117,10 +113,10 @@ def mixed_batch(self:Mixer,
 )->MixedBatch: # None if the batch stays plain
     "The current batch of `learn` as it will be trained on; changes nothing"
     fit = self._fit or self._new_fit(learn)
-    if not self._applies_now(learn, fit): return
+    pct = getattr(learn, 'pct_train', 0.)
+    if not self._applies_now(pct, fit): return
     check_containers((learn.xb,learn.yb))
     check_boxes(learn)
-    pct = getattr(learn, 'pct_train', 0.)
     b = MixedBatch(learn.xb, learn.yb, learn.loss_func, pct, self._alpha_now(pct), fit.generator, fit.cpu_generator, fit.hooks)
     b.mixer,b.fit,b.watch = self,fit,partial(watch_loss, fit)
     fit.meet(b.xb)
@@ -131,12 +127,7 @@ def mixed_batch(self:Mixer,
         fit.check_first(learn, b.xb, b.n)
         check_own_labels(b, parts)
     if self.stack_x: check_stacked(learn.model, len(b.xb))
-    elif fit.tried:
-        fit.verify(learn, b.xb, b.n, parts)
-        if fit.is_again and b.n>1: self._try_model(fit, learn, b, parts)
-        check_carried(fit, learn.model, b.xb, b.n)
-    elif b.n>1: self._try_model(fit, learn, b, parts)
-    if not self.stack_x and b.n>1: fit.try_loss(learn, b.xb, b.n, parts, partial(self._look, fit))
+    else: self._prove(fit, learn, b, parts)
     fit.tried = fit.tried or b.n>1
     x = self._reference(b, parts)
     b.plans = self._plans(fit, learn, b, x)
@@ -161,9 +152,8 @@ def _new_fit(self:Mixer, learn):
 def _alpha_now(self:Mixer, pct): return check_alpha(float(self.alpha(pct))) if callable(self.alpha) else self.alpha
 
 @patch
-def _applies_now(self:Mixer, learn, fit):
+def _applies_now(self:Mixer, pct, fit):
     "Is this batch to be mixed?"
-    pct = getattr(learn, 'pct_train', 0.)
     if not self.start<=pct<=self.end or pct==self.end<1: return False
     return self.p==1 or torch.rand((), dtype=torch.float32, device='cpu', generator=fit.cpu_generator).item()<self.p
 
@@ -177,6 +167,14 @@ def _reference(self:Mixer, b, parts):
     ts = leaves(b.xb)
     cut = [i for i in parts.direct if ts[i].ndim>2] if self._pastes else []
     return ts[(cut+parts.direct+parts.inside)[0]]
+
+@patch
+def _prove(self:Mixer, fit, learn, b, parts):
+    "Try the model and the loss on a few rows in the first batch, and look again where that is due"
+    if fit.tried: fit.verify(learn, b.xb, b.n, parts)
+    if b.n>1 and (not fit.tried or fit.is_again): self._try_model(fit, learn, b, parts)
+    if fit.tried: check_carried(fit, learn.model, b.xb, b.n)
+    if b.n>1: fit.try_loss(learn, b.xb, b.n, parts, partial(self._look, fit))
 
 @patch
 def _try_model(self:Mixer, fit, learn, b, parts):
@@ -289,10 +287,7 @@ def _check_ran(self:Mixer, b):
 # %% ../nbs/24_mixer.ipynb #7a267a6e
 @patch
 def _start(self:Mixer):
-    o = next((o for o in self.learn.cbs if isinstance(o, (Mixer,MixHandler)) and o is not self), None)
-    if o is not None:
-        theirs,hint = ("fastai's ",after_fastai) if isinstance(o, MixHandler) else ('',"use MixChoice to have several")
-        raise ValueError(f"Expected one mixer on a Learner, but got {self} and {theirs}{o}: {hint}")
+    check_alone(self, [o for o in self.learn.cbs if isinstance(o, (Mixer,MixHandler)) and o is not self])
     self._begin(self.learn)
     at_fit_exit(self.learn, self._end_fit)
 
