@@ -12,6 +12,7 @@ import io, itertools, random, numpy as np, torch
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from functools import cache, partial
+from operator import is_
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from torch import Tensor, nn
 from fastcore.basics import patch
@@ -50,8 +51,8 @@ def _kind(o): return OrderedDict if isinstance(o, OrderedDict) else dict # whose
 def _content(o): return {k: dict.__getitem__(o, k) for k in _kind(o).__iter__(o)}
 
 def _refill_dict(o, c):
-    now = _content(o)
-    if len(now)==len(c) and all(a is b and now[a] is c[b] for a,b in zip(now,c)): return
+    now = o if type(o) in (dict,OrderedDict) else _content(o)
+    if len(now)==len(c) and all(map(is_, now, c)) and all(map(is_, now.values(), c.values())): return
     _kind(o).clear(o)
     for k,v in c.items(): _kind(o).__setitem__(o, k, v)
 
