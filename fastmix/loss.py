@@ -8,7 +8,7 @@
 __all__ = ['blend', 'known_loss', 'check_entries', 'other_loss', 'MixUpLoss', 'dense_loss']
 
 # %% ../nbs/05_loss.ipynb #17a0a72b
-import functools, inspect, torch, torch.nn.functional as F
+import functools, inspect, torch, torch.nn.functional as F, torch.utils._pytree as pytree
 from copy import copy
 from torch import Tensor, nn
 from types import FunctionType, SimpleNamespace
@@ -149,11 +149,16 @@ def _first(o):
     if isinstance(o, dict): o = tuple(o.values())
     return o if isinstance(o, Tensor) else next((t for t in map(_first, o) if t is not None), None) if isinstance(o, (tuple,list)) else None
 
-def _versions(pred):
-    "How often each tensor of a prediction was written to"
-    if isinstance(pred, (tuple,list)): return [_versions(o) for o in pred]
-    if isinstance(pred, dict): return _versions([*pred.values()])
-    return version(pred)
+def _afresh(o):
+    "`o` in new containers with the same tensors, for a call that may put something else into them"
+    if isinstance(o, Tensor): return o
+    return pytree.tree_map(lambda t: copy(t) if hasattr(t, '__dict__') and not isinstance(t, (Tensor,tuple)) else t, o)
+
+def _versions(o):
+    "How often each tensor was written to"
+    if isinstance(o, (tuple,list)): return [_versions(t) for t in o]
+    if isinstance(o, dict): return _versions([*o.values()])
+    return version(o)
 
 def other_loss(loss_func, pred, yb, yb1, lam):
     "Both losses as `loss_func` has them, weighted by one lambda"
@@ -164,11 +169,12 @@ def other_loss(loss_func, pred, yb, yb1, lam):
         "l,l1 = loss(pred, y, reduction='none'),loss(pred, y1, reduction='none'), then (lam*l + (1-lam)*l1).mean()")
     lam = check_lam(lam, 1, t.device if t is not None else None)
     yb,yb1 = zip(*[_weighted_only(a, b, lam) for a,b in zip(yb, yb1)])
-    before = _versions(pred)
-    loss = loss_func(pred, *yb)
-    if _versions(pred)!=before: raise ValueError(f"Expected a loss that leaves predictions as they are, since it is taken with both targets, "
-        f"but {name_of(loss_func)} writes into them: use operations without an underscore, as pred.sigmoid()")
-    loss1 = loss_func(pred, *yb1)
+    shared = pred,[a for a,b in zip(*map(pytree.tree_leaves, (yb,yb1))) if a is b]
+    before = _versions(shared)
+    loss = loss_func(_afresh(pred), *map(_afresh, yb))
+    if _versions(shared)!=before: raise ValueError(f"Expected a loss that leaves tensors as they are, since it is taken with both targets, "
+        f"but {name_of(loss_func)} writes into them: use operations without an underscore, as pred.sigmoid(), and y = y-1 for y -= 1")
+    loss1 = loss_func(_afresh(pred), *map(_afresh, yb1))
     if not isinstance(loss, Tensor): raise TypeError(f"Expected {name_of(loss_func)} to return a Tensor, but got {type(loss).__name__}")
     return blend(loss, loss1, lam[0])
 
