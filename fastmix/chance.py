@@ -71,12 +71,12 @@ class Fixed(TorchDispatchMode):
         free:bool=False # Leave the latter to chance?
     ):
         super().__init__()
-        self.q,self.n,self.free,self.decides = q,n,free,False # did a model draw what may decide?
+        self.q,self.n,self.free,self.drew,self.decides = q,n,free,False,False # was anything drawn, and anything by which a model may decide?
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kw = dict(kwargs or {})
         if torch.Tag.nondeterministic_seeded not in func.tags: return func(*args, **kw)
-        args = list(args)
+        args,self.drew = list(args),True
         for i,o in enumerate(func._schema.arguments): # attention and recurrent layers with dropout of their own
             if o.name not in ('dropout_p','dropout'): continue
             if i<len(args): args[i] = 0.

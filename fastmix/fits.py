@@ -41,6 +41,7 @@ class Fit:
         self.hooks,self.said,self.batches = hooks,set(),0
         self.loss_func=self.watched = None # losses with which places were tried, and whose state was looked at
         self.layout,self.layouts,self.by_length = None,[],False
+        self.reads_more = False # does the loss read what the model keeps beside its predictions?
         self._start_over()
 
     def _start_over(self):
@@ -97,7 +98,7 @@ def _new_padding(fit, xs):
 def _try_rows(self:Fit, learn, xb, n, parts, find, pads=True):
     try:
         with Proof(unwrap(learn.model), xb, n, parts.own, pads=pads, reads=LossReads(learn, n)) as proof:
-            self.masks,self.aligned = proof.masks,proof.aligned
+            self.masks,self.aligned,self.reads_more = proof.masks,proof.aligned,proof.reads_more
             find(proof)
     except Cancelled as e: raise e.args[0] from None
     return proof
@@ -248,6 +249,7 @@ def try_loss(self:Fit, learn, xb, n, parts, find):
         try: proof = stack.enter_context(Proof(unwrap(learn.model), xb, n, parts.own, reads=reads))
         except Cancelled as e: raise e.args[0] from None
         except Exception as e: return self._say_loss(learn, f'the model stops on 7 of the samples ({type(e).__name__}: {str(e)[:100]})')
+        self.reads_more = proof.reads_more
         self._say_loss(learn, proof.loss_doubt)
         self._say_state(proof)
         find(proof)

@@ -160,6 +160,7 @@ def _versions(o):
     if isinstance(o, dict): return _versions([*o.values()])
     return version(o)
 
+# %% ../nbs/05_loss.ipynb #24c0de12
 def other_loss(loss_func, pred, yb, yb1, lam):
     "Both losses as `loss_func` has them, weighted by one lambda"
     n,t = lam.numel() if isinstance(lam, Tensor) else torch.as_tensor(lam, device='cpu').numel(),_first((pred,yb))

@@ -29,7 +29,7 @@ class MixedBatch:
     fit = None # The `Fit` that it belongs to
     look = None # A function that looks at predictions before their loss, in a loop without events
     held = None # A `Held`, which looks at what the model is given by another way than its inputs, in a loop without events
-    watch = None # A function that is given the loss function and a function that computes the mixed loss, which it returns
+    watch = None # A function that is given the loss function, predictions and this batch before their loss is computed
     def __init__(self,
         xb:tuple, # Inputs, as they came
         yb:tuple, # Targets, as they came
@@ -132,8 +132,8 @@ def loss(self:MixedBatch, pred, loss_func=None):
     self.check(pred, f)
     if not self.paired: return f(pred, *self.yb)
     if 'one_hot' in self.plans: return self._dense(f, pred)
-    def _mixed(): return (f if isinstance(f, MixUpLoss) else MixUpLoss(f))(pred, *self.yb, yb1=self.yb1, lam=self.lam)
-    return _mixed() if self.watch is None else self.watch(f, _mixed)
+    if self.watch is not None: self.watch(f, pred, self)
+    return (f if isinstance(f, MixUpLoss) else MixUpLoss(f))(pred, *self.yb, yb1=self.yb1, lam=self.lam)
 
 # %% ../nbs/17_mixed.ipynb #fcdcb077
 @patch

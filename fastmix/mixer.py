@@ -328,9 +328,11 @@ def _end_fit(self:Mixer):
 def before_train(self:Mixer):
     "Mix nothing that is left over; says once that there is nothing to mix"
     self._end_batch()
-    if self._fit is not None and not len(self.learn.dl): self._fit.say('empty', "There is no batch to train on: the training data are fewer "
+    if self._fit is None: return
+    self._fit.held.next_epoch()
+    if not len(self.learn.dl): self._fit.say('empty', "There is no batch to train on: the training data are fewer "
         "than the batch size, and fastai leaves out a batch that isn't full. Give the loaders a smaller `bs`")
-    if self._hooks is not None and self._fit is not None and not self._fit.tried: self._hooks.watch(self.learn.model)
+    if not self._fit.tried: self._hooks.watch(self.learn.model)
 
 @patch
 def before_validate(self:Mixer):

@@ -158,6 +158,7 @@ def _keep_globals(self:State, fs):
     for f in fs:
         if id(f) in self.walked: continue
         self.walked[id(f)] = f
+        if getattr(f, '__dict__', None): self._keep(vars(f), 1) # as `f.n` of one that counts its calls
         for k in _names(getattr(f, '__code__', _no_code)):
             v = f.__globals__.get(k)
             if isinstance(v, (*_containers,*_sources,SimpleNamespace,Iterator)): self._keep(v)
@@ -212,6 +213,7 @@ def _keep_used(self:State, f):
     cells = [c.cell_contents for c in _cells(f)]
     used = [f.__globals__[k] for k in f.__code__.co_names if k in f.__globals__]
     self._keep_globals([f])
+    if vars(f): self._keep(vars(f), 1)
     for o in (*cells,*(f.__defaults__ or ()),*(f.__kwdefaults__ or {}).values(),*used):
         if id(o) in self.used or isinstance(o, (*_plain,type,ModuleType)): continue
         if type(o).__module__==f.__module__ and callable(o): self._keep_callable(o)

@@ -19,8 +19,8 @@ from .hooks import OneHook, takes_hooks, unwrap
 from .known import is_known, name_of
 from .nested import has_samples, is_float, kind_of, leaves
 from .places import input_name
+from .reads import probe_loss
 from .rows import alike, exceeds_rounding, padding_value
-from .state import State
 from .targets import codes_doubt, doubts
 from .tensors import _is_watched
 from .trial import untouched
@@ -117,8 +117,10 @@ def _is_dense(t):
     return t.layout==torch.strided and not t.is_nested and t.device.type!='meta' and not isinstance(t, UninitializedTensorMixin)
 
 class Held:
-    "Says once what a model holds for each sample and was given between two forward passes; looks at the passes up to the second mixed one"
-    def __init__(self, say=None): self.say,self.n,self.passes,self.handles,self.kept,self.carried = say,None,0,[],{},False
+    "Says once what a model holds for each sample and was given between two forward passes; looks at the passes up to the second mixed one of an epoch"
+    def __init__(self, say=None): self.say,self.n,self.epoch,self.passes,self.handles,self.kept,self.carried = say,None,0,0,[],{},False
+
+    def next_epoch(self): self.epoch,self.passes = self.epoch+1,0
 
     def before(self,
         model, # The whole model, which is about to run on a mixed batch
@@ -126,6 +128,7 @@ class Held:
     ):
         "Look at the next forward pass of `model`"
         if self.passes==2 or n==1 or not takes_hooks(model): return
+        if self.epoch>1 and any(p.device.type!='cpu' for p in model.parameters()): return # to look there is to wait
         self.n = n
         if not self.handles: self.handles = [model.register_forward_pre_hook(OneHook(self._begin)), model.register_forward_hook(OneHook(self._end))]
 
@@ -134,7 +137,7 @@ class Held:
         self.passes += 1
         if self.passes<2: return
         held = [(k,t,self._was_there(k, t)) for k,t in _held(model)]
-        self.carried = any(there and is_float(t) and any(s and s%self.n==0 for s in t.shape) for _,t,there in held)
+        self.carried = self.epoch<2 and any(there and is_float(t) and any(s and s%self.n==0 for s in t.shape) for _,t,there in held)
         new = next(((k,t) for k,t,there in held if not there and has_samples(t, self.n)), None)
         self.stop()
         if new: self.say('held', f"The model holds {new[0]}, {kind_of(new[1])}, which was set between two forward passes, and what each sample has "
@@ -180,11 +183,20 @@ def check_carried(fit, model, xb, n):
     fit.say_state()
 
 # %% ../nbs/22_watch.ipynb #4006b998
-def watch_loss(fit, loss_func, compute):
-    "The mixed loss that `compute()` returns; says once if the loss function keeps a state"
-    if fit.watched is loss_func or is_known(loss_func): return compute()
-    fit.watched = loss_func
-    kept,loss = State(loss_func),compute()
-    fit.say('loss state', kept.changed() and f"{name_of(loss_func)} changes a state of its own in each call, "
-        "and it is called twice for a mixed batch, with the own and with the partners' targets: steps that it counts go twice as fast")
-    return loss
+def watch_loss(fit, loss_func, pred, b):
+    "Say once what a loss does that does not agree with a mixed batch; looks at one batch of each epoch, on a GPU, where this waits, at the first alone"
+    now = loss_func,fit.held.epoch
+    if fit.watched==now or is_known(loss_func): return
+    on_cpu = all(t.device.type=='cpu' for t in leaves(pred) if isinstance(t, Tensor))
+    if fit.watched is not None and fit.watched[0] is loss_func and not on_cpu: return
+    fit.watched,name = now,name_of(loss_func)
+    found = probe_loss(loss_func, pred, b.yb, b.n)
+    if 'places' in found and (fit.reads_more or ('reads',name) in fit.said): found.discard('places') # what the model keeps changes places with its rows alone
+    for k in found: fit.say(('loss',name,k), f"{name} {_of_loss[k]}")
+
+_twice = "and it is called twice for a mixed batch, with the own and with the partners' targets: steps that it counts go twice as fast"
+_of_loss = dict(counts=f"changes a state of its own in each call, {_twice}", iterates=f"holds an iterator, {_twice}",
+    places="changes when samples change places together with their predictions and targets: it goes by their places in the batch, or reads something of "
+    "each sample that is kept elsewhere, as a weight, and that of the partner is missing. Give it as a target, or train without a mix",
+    compares="compares the samples of the batch with each other, and where samples are mixed, so is what they are compared with: train without a mix, "
+    "or take a loss of single samples")
