@@ -6,7 +6,7 @@ Some inputs can't be interpolated: they say which part of another input counts, 
 
 # %% auto #0
 __all__ = ['mask_shapes', 'masked_leaf', 'shown', 'find_masks', 'find_lengths', 'Casts', 'find_casts', 'columns', 'are_whole',
-           'find_tested']
+           'missing_value', 'find_tested']
 
 # %% ../nbs/11_controls.ipynb #fcf32fc4
 import torch
@@ -137,6 +137,26 @@ def are_whole(rows):
 def _run_with(proof, i, x):
     "Predictions for the plain rows with `x` in place of leaf `i`"
     return proof.run(7, xs=[x if k==i else o for k,o in enumerate(proof.plain)])[0]
+
+# %% ../nbs/11_controls.ipynb #24c0de32
+def _far_below(rows):
+    "For each column the least value if several entries have it and it lies far below the others; else NaN. Zero is an amount of nothing"
+    least = rows.amin(0)
+    at = rows==least
+    lo,hi = rows.masked_fill(at, float('inf')).amin(0),rows.masked_fill(at, -float('inf')).amax(0)
+    gap,spread = lo-least,hi-lo
+    far = (gap>=3*spread) | (least<0) & (lo>=0) & (gap>=spread)
+    between = ((rows>lo) & (rows<hi)).any(0)
+    return least.masked_fill(~(far & between & (at.sum(0)>1) & (least!=0)), float('nan'))
+
+def missing_value(x):
+    "A value of the floats `x` that lies far from all others of its column, and that several entries have, as a string; empty if there is none"
+    for _,rows in columns(x):
+        rows = rows.float()
+        if bool(rows.isnan().any()): return 'NaN'
+        for v,sign in ((_far_below(rows),1),(_far_below(-rows),-1)):
+            if len(found := v[~v.isnan()]): return f'{sign*found[0].item():g}'
+    return ''
 
 # %% ../nbs/11_controls.ipynb #c0de5a02
 def _slopes(proof, i):

@@ -8,7 +8,7 @@ A mixer that pastes draws where it cuts once for a batch. Every input and every 
 __all__ = ['Cut', 'layout_doubts']
 
 # %% ../nbs/15_cut.ipynb #3bc7f5a6
-import torch
+import math, torch
 from torch import Tensor
 from fastcore.basics import patch
 from .nested import is_float, is_index, kind_of
@@ -103,6 +103,8 @@ def step_doubt(self:Cut, y, masks=0):
     "Why the target `y`, which is not pasted, may be a label of each step; `masks` would name it. Empty if there is no doubt"
     if y.ndim<2: return ''
     ends = y.shape[1],y.shape[-1]
+    if len(self.size)>1 and y.ndim==2 and y.shape[1]==math.prod(self.size): return (f"it has as many entries as the input has pixels: if it is a flat mask, give it "
+        f"with the sizes {self.size}, and it is pasted")
     along = [d for d,s in zip(self.own,self.size) if s in ends] if len(self.size)>1 else []
     if self.dims is None and not is_float(y) and self.shape[1]>4 and self.shape[1] in ends: along.append(1) # fewer are channels
     if along: return f"it may be a label of each step of dimension {along[-1]}: then dims={along[-1]} cuts along that alone, and pastes it"

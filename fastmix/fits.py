@@ -39,7 +39,7 @@ class Fit:
         self.generator = rank_generator(generator, getattr(getattr(learn, 'dls', None), 'device', None) or 'cpu')
         self.cpu_generator = cpu_generator(self.generator)
         self.hooks,self.said,self.batches = hooks,set(),0
-        self.loss_func=self.watched = None # losses with which places were tried, and whose state was looked at
+        self.loss_func=self.model=self.watched = None # with which places were tried, and the loss that was looked at, with the epoch
         self.layout,self.layouts,self.by_length = None,[],False
         self.reads_more = False # does the loss read what the model keeps beside its predictions?
         self._start_over()
@@ -57,16 +57,20 @@ class Fit:
     is_again = property(lambda self: self.batches in _again and not self.verifies, doc="Is it time to look once more at inputs that may be no quantities?")
 
 # %% ../nbs/20_fits.ipynb #51dfb6b7
-def _layout(xb, by_length):
-    "What inputs are made of: their containers and kinds, and, if need be, the sizes of a sample"
+def _kind(o, by_length, by_value):
+    if not isinstance(o, torch.Tensor): return (type(o),o) if by_value and isinstance(o, (str,int)) else type(o)
+    if not o.ndim: return (o.dtype,o.item()) if by_value and not is_float(o) and o.device.type=='cpu' else o.dtype
+    return o.dtype,o.shape[1:] if by_length or o.ndim==2 and is_float(o) else o.ndim
+
+def _layout(xb, by_length, by_value):
+    "What inputs are made of: their containers and kinds, what says which task a batch is of, and, if need be, the sizes of a sample"
     flat = all(isinstance(o, torch.Tensor) for o in xb) # as it mostly is, and faster
-    kinds = [(o.dtype,o.shape[1:] if by_length else o.ndim) if isinstance(o, torch.Tensor) else type(o) for o in (xb if flat else leaves(xb))]
-    return len(xb) if flat else pytree.tree_structure(xb),kinds
+    return len(xb) if flat else pytree.tree_structure(xb),[_kind(o, by_length, by_value) for o in (xb if flat else leaves(xb))]
 
 @patch
 def meet(self:Fit, xb):
     "Take up what was found out about inputs of this layout, or forget what was found out about another one"
-    layout = _layout(xb, self.by_length)
+    layout = _layout(xb, self.by_length, len(self.layouts)<16) # a number that is another in each batch says nothing
     if layout==self.layout: return
     if self.tried: self.layouts.append((self.layout,{k:getattr(self, k) for k in _nothing_found()},self.hooks.places))
     is_first,self.layout = self.layout is None,layout
@@ -110,9 +114,9 @@ def verify(self:Fit, learn, xb, n, parts):
     if any(_has_padding(leaves(xb)[i], self.pads) for i in self.full): raise RuntimeError("Expected batches without padding, since the "
         "model looks for it by itself and the first batch had none, but got some: give the model a padding mask as an input, or mix behind what "
         "it does with padding, as ManifoldMixUp(layers=...) does")
-    due = self.loss_func is not learn.loss_func or self.batches in _again
+    due = self.loss_func is not learn.loss_func or self.model is not learn.model or self.batches in _again
     due |= self.verifies and _new_padding(self, leaves(xb))
-    self.loss_func = learn.loss_func
+    self.loss_func,self.model = learn.loss_func,learn.model
     if not due or not self.verifies or self.stateful or n<2: return
     try:
         with Proof(unwrap(learn.model), xb, n, parts.own, self.masks, not self.pads, LossReads(learn, n)) as proof:
@@ -178,7 +182,7 @@ def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
     if isinstance(model, nn.DataParallel) and len(model.device_ids)>1: raise ValueError(
         "Expected a model on one device of each process, but got DataParallel, which splits a batch between devices after its partners "
         "are drawn: use DistributedDataParallel, as learn.distrib_ctx() does")
-    self.loss_func = learn.loss_func
+    self.loss_func,self.model = learn.loss_func,learn.model
     _new_padding(self, leaves(xb))
     try: proof = self._try_rows(learn, xb, n, parts, find)
     except CannotRun as e:

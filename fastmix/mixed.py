@@ -66,7 +66,7 @@ def stack_inputs(self:MixedBatch):
 @patch
 def set_targets(self:MixedBatch, own, partners):
     "Take these as the own and the partners' targets, and remember how often each was written to"
-    self.yb,self.yb1 = rebuild(self.yb, own),rebuild(self.yb, partners)
+    self.yb,self.yb1,self.own = rebuild(self.yb, own),rebuild(self.yb, partners),own
     self.versions = [version(y) for y in own]
 
 # %% ../nbs/17_mixed.ipynb #74f715bc
@@ -75,6 +75,7 @@ def mix_targets(self:MixedBatch, mix_mask):
     "Set the own and the partners' targets; where a target is mixed already they are the same"
     own,partners = zip(*[self._mix_target(y, p, mix_mask) for y,p in zip(leaves(self.yb),self.plans)]) if self.plans else ((),())
     self.set_targets(own, partners)
+    self.given = leaves(self.xb)
 
 @patch
 def _mix_target(self:MixedBatch, y, plan, mix_mask):
@@ -173,20 +174,33 @@ def are_inputs(self:MixedBatch, yb):
 @patch
 def changed_targets(self:MixedBatch, yb):
     "Which targets did a callback replace or write into since the batch was mixed?"
-    return [a is not b or version(a)!=v for a,b,v in zip(leaves(yb),leaves(self.yb),self.versions)]
+    return [a is not b or version(a)!=v for a,b,v in zip(leaves(yb),self.own,self.versions)]
 
+@patch
+def _check_changed(self:MixedBatch, k, y):
+    "Raise ValueError if the target `k`, which a callback changed to `y`, has no partners"
+    if not has_samples(y, self.n): raise ValueError(f"Expected targets of the {self.n} samples that were mixed, but a callback behind the mixer made "
+        f"{kind_of(y)} of target {k}: give it an `order` below that of the mixer")
+    if k in self.masks: raise ValueError(f"Expected target {k} as it was mixed, since MixChoice pastes it in some samples alone, but a callback behind the "
+        "mixer changed it: give it an `order` below that of the mixer")
+
+# %% ../nbs/17_mixed.ipynb #24c0de38
 @patch
 def follow_targets(self:MixedBatch, yb):
     "Take over targets `yb` that a callback has changed since the batch was mixed, and their partners; were there any that are not the mixed inputs?"
-    new,old,partners = leaves(yb),leaves(self.yb),leaves(self.yb1)
+    new,old,partners = leaves(yb),self.own,leaves(self.yb1)
     changed = self.changed_targets(yb)
     if len(new)!=len(old): raise ValueError(f"Expected {len(old)} targets, as when the batch was mixed, but a callback behind the mixer made {len(new)} of them: "
         "give it an `order` below that of the mixer")
     if not any(changed): return False
     mixed = self.are_inputs(yb) # targets that an autoencoder takes from its inputs are mixed already
-    partners = [(take(a, self.perm) if p in ('pair','one_hot') and not mixed else a) if c else q
-        for a,q,p,c in zip(new,partners,self.plans,changed)]
-    self.yb,self.yb1 = yb,rebuild(yb, partners)
+    for k,(a,p,c) in enumerate(zip(new,self.plans,changed)):
+        if not c: continue
+        paired = p in ('pair','one_hot') and not mixed
+        if paired: self._check_changed(k, a)
+        partners[k] = take(a, self.perm) if paired else a
+    self.set_targets(new, partners)
+    self.yb = yb
     return not mixed
 
 # %% ../nbs/17_mixed.ipynb #b779149e

@@ -28,7 +28,7 @@ from .nested import check_containers, leaves
 from .parts import check_own_labels, input_parts
 from .settings import check_alone, check_batch, check_event, check_names, check_ours, check_settings, check_stacked, settings_repr
 from .targets import check_boxes, one_hot_doubt, plan_targets
-from .watch import Held, check_carried, check_changes, check_padding, check_replaced, check_table, check_targets, watch_loss
+from .watch import Held, check_carried, check_changes, check_rows, check_table, check_targets, check_values, watch_loss
 
 # %% ../nbs/24_mixer.ipynb #a83e03b4
 class Mixer(Callback):
@@ -173,7 +173,8 @@ def _prove(self:Mixer, fit, learn, b, parts):
     "Try the model and the loss on a few rows in the first batch, and look again where that is due"
     if fit.tried: fit.verify(learn, b.xb, b.n, parts)
     if b.n>1 and (not fit.tried or fit.is_again): self._try_model(fit, learn, b, parts)
-    if fit.tried: check_carried(fit, learn.model, b.xb, b.n)
+    check_carried(fit, learn.model, b.xb, b.n)
+    check_rows(fit, learn.model, b.xb, b.n, parts)
     if b.n>1: fit.try_loss(learn, b.xb, b.n, parts, partial(self._look, fit))
 
 @patch
@@ -197,7 +198,7 @@ def _mix_inputs(self:Mixer, fit, b, parts):
     "Mix the inputs, or choose where they are mixed inside the model"
     if self.stack_x: return b.stack_inputs()
     if b.n>1: b.place = self._choose_place(fit, b)
-    if not self._pastes and b.place in (-1,fit.index): check_padding(fit, b.xb, parts)
+    if not self._pastes and b.place in (-1,fit.index): check_values(fit, b.xb, parts, self.inputs is not None)
     fit.mix_inputs(b, parts, partial(self._mix_part, b=b), partial(self.mix_mask, b=b) if type(self).mix_mask is not Mixer.mix_mask else None)
 
 @patch
@@ -258,9 +259,9 @@ def after_pred(self:Mixer):
     if b.inside: self._check_ran(b)
     check_targets(self._fit, b, self.pred, type(self).__name__)
     self.learn.pred = b.mix_outputs(self.pred)
-    b.check(self.pred, self.loss_func)
-    if not b.paired: return check_replaced(self._fit, b, self.learn.yb)
     check_changes(self._fit, b, self.learn)
+    b.check(self.pred, self.loss_func)
+    if not b.paired: return
     b.away,self.learn.yb = True,()
 
 @patch
