@@ -42,6 +42,7 @@ class PerSample(Mixer):
         if len(cuts)>1: raise ValueError(f"Expected mixers with the same masks and dims for per_sample=True, but got {some}")
         self.masks,self.dims = next(iter(cuts), (None,None))
 
+    _who = 'MixChoice'
     _pastes = property(lambda self: any(m._pastes for m in self.mixers))
     _shrinks_masks = property(lambda self: any(m._shrinks_masks for m in self.mixers))
 

@@ -34,11 +34,13 @@ class Fit:
     def __init__(self,
         learn, # A `Learner`, or what stands in for one
         generator, # The mixer's
-        hooks # A `PlaceHooks`; its places are found here
+        hooks, # A `PlaceHooks`; its places are found here
+        held # `Held`, which looks at what the model is given by another way than its inputs
     ):
         self.generator = rank_generator(generator, getattr(getattr(learn, 'dls', None), 'device', None) or 'cpu')
         self.cpu_generator = cpu_generator(self.generator)
         self.hooks,self.said,self.batches = hooks,set(),0
+        self.held = held(self.say)
         self.loss_func=self.model=self.watched = None # with which places were tried, and the loss that was looked at, with the epoch
         self.layout,self.layouts,self.by_length = None,[],False
         self.reads_more = False # does the loss read what the model keeps beside its predictions?

@@ -26,13 +26,13 @@ def _named_masks(masks, ys, cut):
     return [k%len(ys) for k in masks]
 
 def _say_input_doubts(fit, cut, mixer, inputs):
-    for i,t in inputs: fit.say(('cut',i), (why := cut.input_doubt(t)) and f"{type(mixer).__name__} {why}: name the inputs= to mix, "
+    for i,t in inputs: fit.say(('cut',i), (why := cut.input_doubt(t)) and f"{mixer._who} {why}: name the inputs= to mix, "
         "all of them if this is right")
 
 # %% ../nbs/21_masks.ipynb #3101326b
 def _likely_masks(fit, ys, cut, mixer):
     "The targets that are masks by their shapes; what may be a coincidence is said once"
-    D,who,given = len(cut.size),type(mixer).__name__,{k:y for k,y in enumerate(ys) if isinstance(y, torch.Tensor)}
+    D,who,given = len(cut.size),mixer._who,{k:y for k,y in enumerate(ys) if isinstance(y, torch.Tensor)}
     same = [k for k,y in given.items() if cut.lies_over(y)]
     near = [k for k,y in given.items() if k not in same and D>1 and y.ndim>D+is_float(y) and cut.mask_dims(y)]
     masks = sorted(same+near)
@@ -56,9 +56,9 @@ def find_target_masks(
     "Find out what of a batch is cut, and which targets are masks over the input"
     ys,ts,dims = leaves(b.yb),leaves(b.xb),getattr(mixer, 'dims', None)
     b.cut = cut = Cut(x, dims, hasattr(mixer, 'dims'))
-    fit.say('layout', dims is None and hasattr(mixer, 'dims') and (why := layout_doubts(x)) and f"{type(mixer).__name__} {why}")
+    fit.say('layout', dims is None and hasattr(mixer, 'dims') and (why := layout_doubts(x)) and f"{mixer._who} {why}")
     res = _likely_masks(fit, ys, cut, mixer) if mixer.masks is None else _named_masks(mixer.masks, ys, cut)
-    for k in res: fit.say(('layout',k), (why := cut.mask_doubt(ys[k])) and f"{type(mixer).__name__} {why}")
+    for k in res: fit.say(('layout',k), (why := cut.mask_doubt(ys[k])) and f"{mixer._who} {why}")
     if mixer.inputs is None: _say_input_doubts(fit, cut, mixer, [(i,ts[i]) for i in b.parts.direct+b.parts.inside if i not in fit.masks])
     inputs = [ts[i] for i in b.parts.direct if i not in fit.masks and cut.cuts(ts[i])]
     cut.set_grid([(t,cut.input_dims(t)) for t in inputs] + [(ys[k],cut.mask_dims(ys[k])) for k in res])

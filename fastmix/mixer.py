@@ -28,7 +28,7 @@ from .nested import check_containers, leaves
 from .parts import check_own_labels, input_parts
 from .settings import check_alone, check_batch, check_event, check_names, check_ours, check_settings, check_stacked, settings_repr
 from .targets import check_boxes, one_hot_doubt, plan_targets
-from .watch import Held, check_carried, check_changes, check_rows, check_table, check_targets, check_values, watch_loss
+from .watch import Held, check_changes, check_model, check_targets, check_values, watch_loss
 
 # %% ../nbs/24_mixer.ipynb #a83e03b4
 class Mixer(Callback):
@@ -104,6 +104,7 @@ class Mixer(Callback):
     perm = property(lambda self: self._drawn and self._drawn.perm, doc="Partner of each sample in the last batch, `(B,)`; None if it was plain")
     boxes = property(lambda self: self._drawn and self._drawn.boxes, doc="Boxes of the last batch, `(B,D,2)` or `(1,D,2)`; None without any")
     _pastes = property(lambda self: type(self).mix_mask is not Mixer.mix_mask)
+    _who = property(lambda self: type(self).__name__) # in messages
     _current = property(lambda self: self._batch if self._batch is not None and self._batch.iter==self.learn.iter else None)
 
 # %% ../nbs/24_mixer.ipynb #98a78843
@@ -122,7 +123,6 @@ def mixed_batch(self:Mixer,
     fit.meet(b.xb)
     b.parts = parts = self._parts(b)
     fit.batches += 1
-    check_table(fit, parts, b.xb, b.n)
     if not fit.tried:
         fit.check_first(learn, b.xb, b.n)
         check_own_labels(b, parts)
@@ -132,7 +132,7 @@ def mixed_batch(self:Mixer,
     x = self._reference(b, parts)
     b.plans = self._plans(fit, learn, b, x)
     b.n_lam,why = n_lams(b, self.per_sample)
-    fit.say(('loss',why), why and f"{type(self).__name__}: {why}")
+    fit.say(('loss',why), why and f"{self._who}: {why}")
     if 'one_hot' in b.plans: fit.say('one_hot', one_hot_doubt(b.loss_func))
     b.perm = draw_partners(b, self.pair, x.device)
     self.draw(x, b)
@@ -144,9 +144,7 @@ def mixed_batch(self:Mixer,
 @patch
 def _new_fit(self:Mixer, learn):
     if self._hooks is None: self._hooks = PlaceHooks()
-    fit = Fit(learn, self.generator, self._hooks)
-    fit.held = Held(fit.say)
-    return fit
+    return Fit(learn, self.generator, self._hooks, Held)
 
 @patch
 def _alpha_now(self:Mixer, pct): return check_alpha(float(self.alpha(pct))) if callable(self.alpha) else self.alpha
@@ -159,7 +157,7 @@ def _applies_now(self:Mixer, pct, fit):
 
 # %% ../nbs/24_mixer.ipynb #74ad6961
 @patch
-def _parts(self:Mixer, b): return input_parts(b.xb, b.n, self.inputs, type(self).__name__, self._mixes_index or self.stack_x)
+def _parts(self:Mixer, b): return input_parts(b.xb, b.n, self.inputs, self._who, self._mixes_index or self.stack_x)
 
 @patch
 def _reference(self:Mixer, b, parts):
@@ -173,8 +171,7 @@ def _prove(self:Mixer, fit, learn, b, parts):
     "Try the model and the loss on a few rows in the first batch, and look again where that is due"
     if fit.tried: fit.verify(learn, b.xb, b.n, parts)
     if b.n>1 and (not fit.tried or fit.is_again): self._try_model(fit, learn, b, parts)
-    check_carried(fit, learn.model, b.xb, b.n)
-    check_rows(fit, learn.model, b.xb, b.n, parts)
+    check_model(fit, learn.model, b.xb, b.n, parts)
     if b.n>1: fit.try_loss(learn, b.xb, b.n, parts, partial(self._look, fit))
 
 @patch
@@ -257,7 +254,7 @@ def after_pred(self:Mixer):
     if b is None: return
     b.predicted = True
     if b.inside: self._check_ran(b)
-    check_targets(self._fit, b, self.pred, type(self).__name__)
+    check_targets(self._fit, b, self.pred, b.mixer._who)
     self.learn.pred = b.mix_outputs(self.pred)
     check_changes(self._fit, b, self.learn)
     b.check(self.pred, self.loss_func)
@@ -283,7 +280,7 @@ def _check_ran(self:Mixer, b):
     b.check_ran(self.learn.model)
     if b.inside: return
     self._drawn,self.learn.yb = None,b.yb
-    self._fit.say('dropped', f"{type(self).__name__} leaves a batch plain if the layer that it would mix is dropped at random and does not run")
+    self._fit.say('dropped', f"{self._who} leaves a batch plain if the layer that it would mix is dropped at random and does not run")
 
 # %% ../nbs/24_mixer.ipynb #7a267a6e
 @patch

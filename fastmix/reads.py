@@ -95,7 +95,7 @@ def _moved(ts, at, n, pairs=False):
 
 class _Calls:
     "Calls of a loss on changed predictions and targets, each from the same state"
-    def __init__(self, loss_func, kept, pred, yb): self.loss_func,self.kept,self.pred,self.yb,self.drew = loss_func,kept,pred,yb,False
+    def __init__(self, loss_func, kept, pred, yb): self.loss_func,self.kept,self.pred,self.yb,self.drew,self.entries = loss_func,kept,pred,yb,False,1
     def __call__(self, ps, ys, reset=True):
         "The sum of the loss; None if it does not take these"
         if reset: self.kept.reset()
@@ -103,8 +103,9 @@ class _Calls:
         try:
             with torch.no_grad(),Fixed() as fixed: res = self.loss_func(rebuild(self.pred, own[0]), *rebuild(self.yb, own[1]))
         except Exception: return
-        self.drew |= fixed.drew
-        return res.double().sum() if isinstance(res, Tensor) and bool(res.isfinite().all()) else None
+        if not isinstance(res, Tensor) or not bool(res.isfinite().all()): return
+        self.drew,self.entries = self.drew or fixed.drew,res.numel()
+        return res.double().sum()
 
 # %% ../nbs/19_reads.ipynb #24c0de04
 def _same(a, b): return a is not None and b is not None and torch.allclose(a, b, rtol=1e-4, atol=1e-7)
@@ -128,7 +129,7 @@ def probe_loss(
     pred, # What a model predicts for a batch
     yb:tuple, # Its targets
     n:int # Its size
-)->set: # Of 'counts', 'iterates', 'places' and 'compares'
+)->set: # Of 'counts', 'iterates', 'entries', 'places' and 'compares'
     "What the loss does that does not agree with a mixed batch"
     ps,ys = ([t.detach() if isinstance(t, Tensor) else t for t in leaves(o)] for o in (pred,yb))
     ps = [t.float() if is_float(t) and t.dtype in (torch.float16,torch.bfloat16) else t for t in ps]
@@ -139,6 +140,7 @@ def probe_loss(
         plain,once = call(ps, ys),State(loss_func)
         again = call(ps, ys, reset=False)
         res = {'counts'} if once.changed() or _differ(plain, again) else set()
+        if call.entries>1: res.add('entries')
         if plain is None or call.drew or n<4 or not all(_can_move(t, n) for t in ps+ys): return res
         at = torch.arange(n, device='cpu').roll(1)
         ways = (False,True) if any(isinstance(t, Tensor) and t.shape==(n,n) for t in ps) else (False,)
