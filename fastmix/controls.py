@@ -140,14 +140,14 @@ def _run_with(proof, i, x):
 
 # %% ../nbs/11_controls.ipynb #24c0de32
 def _far_below(rows):
-    "For each column the least value if several entries have it and it lies far below the others; else NaN. Zero is an amount of nothing"
+    "For each column of 16 entries or more the least value if several have it and it lies far below the others; else NaN. Zero is an amount of nothing"
     least = rows.amin(0)
     at = rows==least
     lo,hi = rows.masked_fill(at, float('inf')).amin(0),rows.masked_fill(at, -float('inf')).amax(0)
     gap,spread = lo-least,hi-lo
     far = (gap>=3*spread) | (least<0) & (lo>=0) & (gap>=spread)
     between = ((rows>lo) & (rows<hi)).any(0)
-    return least.masked_fill(~(far & between & (at.sum(0)>1) & (least!=0)), float('nan'))
+    return least.masked_fill(~(far & between & (at.sum(0)>1) & (least!=0)) | (len(rows)<16), float('nan'))
 
 def missing_value(x):
     "A value of the floats `x` that lies far from all others of its column, and that several entries have, as a string; empty if there is none"

@@ -14,7 +14,7 @@ from fastai.callback.rnn import RNNCallback
 from .chance import Fixed
 from .known import is_known
 from .nested import has_samples, is_float, leaves, rebuild
-from .rows import alike
+from .rows import alike, cycle
 from .state import State
 from .trial import aside
 
@@ -142,7 +142,7 @@ def probe_loss(
         res = {'counts'} if once.changed() or _differ(plain, again) else set()
         if call.entries>1: res.add('entries')
         if plain is None or call.drew or n<4 or not all(_can_move(t, n) for t in ps+ys): return res
-        at = torch.arange(n, device='cpu').roll(1)
+        at = cycle(n)
         ways = (False,True) if any(isinstance(t, Tensor) and t.shape==(n,n) for t in ps) else (False,)
         if all(_differ(plain, call(_moved(ps, at, n, pairs), _moved(ys, at, n))) for pairs in ways): res.add('places')
         if _compares(call, ps, ys, n, at, ways): res.add('compares')

@@ -20,7 +20,7 @@ from .known import as_known, name_of
 from .nested import has_samples, is_float, kind_of, leaves, rebuild
 from .places import input_name
 from .reads import probe_loss
-from .rows import alike, exceeds_rounding, padding_value
+from .rows import alike, cycle, exceeds_rounding, padding_value
 from .targets import codes_doubt, doubts
 from .tensors import _is_watched
 from .trial import untouched
@@ -79,7 +79,7 @@ def _predict_rows(model, xb, at, n, moved):
 def _check_rows(fit, model, xb, n, parts):
     "Say once that predictions do not change places with the rows of the batch"
     if fit.batches>1 or fit.verifies or n<3 or model is None or not _may_relate(model := unwrap(model), parts, n): return
-    mixed,at = {*parts.direct,*parts.inside},torch.arange(n, device='cpu').roll(1)
+    mixed,at = {*parts.direct,*parts.inside},cycle(n)
     every = mixed | {i for i in parts.own if has_samples(leaves(xb)[i], n)}
     try:
         plain = _predict_rows(model, xb, at, n, ())
@@ -239,7 +239,7 @@ def _check_carried(fit, model, xb, n):
     "Say once that predictions depend on what the model keeps of the batch before, if no trial has told so"
     if not fit.held.carried or fit.verifies: return
     fit.held.carried = False
-    perm,model = torch.arange(n, device='cpu').roll(1),unwrap(model)
+    perm,model = cycle(n),unwrap(model)
     try:
         first,second = _predict_twice(model, xb)
         if _all_close(first, second): return
@@ -263,7 +263,7 @@ def watch_loss(fit, loss_func, pred, b):
     if fit.watched is not None and fit.watched[0] is loss_func and not on_cpu: return
     fit.watched,name,known = now,name_of(loss_func),as_known(loss_func)
     found = probe_loss(loss_func, pred, b.yb, b.n) if known is None else {'entries'} if known.options.get('reduction')=='none' and b.n>1 else set()
-    if 'places' in found and (fit.reads_more or ('reads',name) in fit.said): found.discard('places') # what the model keeps changes places with its rows alone
+    if fit.reads_more: found.discard('places') # what the model keeps changes places with its rows alone
     for k in found: fit.say(('loss',name,k), f"{name} {_of_loss[k]}")
 
 _twice = "and it is called twice for a mixed batch, with the own and with the partners' targets: steps that it counts go twice as fast"
