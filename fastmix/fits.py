@@ -17,7 +17,7 @@ from .hooks import unwrap
 from .nested import has_samples, is_float, is_index, kind_of, leaves
 from .known import name_of
 from .trial import CannotRun, Cancelled, padding
-from .proof import Proof
+from .proof import Proof, moves
 from .rows import constant_ends, padding_value
 from .places import goes_round, index_place, input_name, why_no_index_place
 from .parts import check_quantities, may_be_codes, may_be_mask, may_be_no_quantity, may_be_steps
@@ -239,7 +239,8 @@ def find_index_place(self:Fit, proof, parts, pasted=()):
 @patch
 def _say_loss(self:Fit, learn, doubt):
     self.asked_loss = learn.loss_func
-    self.say(('reads',name_of(learn.loss_func)), doubt and f"{name_of(learn.loss_func)}: the loss may also read something that is kept elsewhere, as weights of the samples or what "
+    name = name_of(learn.loss_func)
+    self.say(('loss',name,'places') if doubt==moves else ('reads',name), doubt and f"{name}: the loss may also read something that is kept elsewhere, as weights of the samples or what "
         f"the model keeps, and it could not be tried whether that is mixed with the predictions, since {doubt}. That is right if it reads nothing but "
         "predictions and targets; else give it as a target, or let the model return it")
 

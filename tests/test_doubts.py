@@ -33,7 +33,7 @@ def sums(p, y): return ce(p[:4], y[:4], reduction='sum')
 @pytest.mark.parametrize('loss', [halves,views,sums], ids=lambda f: f.__name__)
 @pytest.mark.parametrize('mixer', [fm.MixUp,fm.ManifoldMixUp,fm.OutputMixUp], ids=lambda o: o.__name__)
 def test_a_loss_that_goes_by_places_in_the_batch_is_announced(loss, mixer):
-    assert says('changes when samples change places', linear(), BATCHES, mixer(8., per_sample=False), loss=loss)==1
+    assert says('changes when samples change places', linear(), BATCHES, mixer(8., per_sample=False), loss=loss)==1 # by the trial or by the whole batch
 
 class Weighted(nn.Module):
     "Weighs samples by what somebody sets"
