@@ -110,14 +110,14 @@ class _Calls:
 # %% ../nbs/19_reads.ipynb #24c0de04
 def _same(a, b): return a is not None and b is not None and torch.allclose(a, b, rtol=1e-4, atol=1e-7)
 def _differ(a, b): return a is not None and b is not None and not _same(a, b)
-def _renamed(y): return y if is_float(y) or y.dtype==torch.bool or y.ndim!=1 else y.max()+y.min()-y # codes of classes, in the opposite order
+def _renamed(y): return None if is_float(y) or y.dtype==torch.bool or y.ndim!=1 else y.max()+y.min()-y # codes of classes, in the opposite order
 
 # %% ../nbs/19_reads.ipynb #24c0de14
 def _compares(call, ps, ys, n, at, ways):
     "Does a loss compare the samples of a batch with each other?"
     noisy = [t+torch.randn_like(t) if is_float(t) else t for t in ps]
     plain,other = call(noisy, ys),call(noisy, _moved(ys, at, n))
-    if _differ(plain, other): return len(ys)==1 and _same(plain, call(noisy, [_renamed(ys[0])]))
+    if _differ(plain, other): return len(ys)==1 and (y := _renamed(ys[0])) is not None and _same(plain, call(noisy, [y]))
     if other is None or n%2: return False
     halves = torch.arange(n, device='cpu').view(2, -1)
     sums = [sum(parts) for pairs in ways if None not in (parts := [call(_moved(noisy, o, n, pairs), _moved(ys, o, n)) for o in halves])]

@@ -346,3 +346,17 @@ def test_a_model_that_is_exchanged_is_tried_again():
             if self.iter==3: self.learn.model = Skips(self.learn.model)
     net = nn.Sequential(linear(6, 6),linear())
     assert 'they do not' in train(net, BATCHES, fm.ManifoldMixUp(8., layers='0', mix_input=False), Exchange())[1]
+
+def dice(p, y):
+    p,y = p.softmax(1),F.one_hot(y, 3).movedim(-1, 1)
+    return 1-(2*(p*y).sum((0,2,3))/(p+y).sum((0,2,3))).mean()
+
+@pytest.mark.parametrize('loss', [dice,lambda p,y: ce(p, y),lambda p,y: F.mse_loss(p, F.one_hot(y, 3).movedim(-1, 1).float())], ids=['dice','ce','mse'])
+def test_a_loss_of_masks_is_not_warned_of(loss):
+    batches = cut(8, torch.randn(32,1,6,6), torch.randint(0, 3, (32,6,6)))
+    assert not says('', nn.Conv2d(1, 3, 1), batches, mixup(), loss=loss)
+
+@pytest.mark.parametrize('y', [torch.rand(64,3),torch.rand(64,3).round(),torch.randint(0, 2, (64,3)).bool(),torch.randint(0, 2, (64,3))], ids=['soft','floats','Booleans','integers'])
+def test_a_loss_of_several_labels_is_not_warned_of(y):
+    def loss(p, y): return F.binary_cross_entropy_with_logits(p, y.float())
+    assert not says('', linear(), cut(8, X, y), mixup(stack_y=True), loss=loss)
