@@ -20,13 +20,13 @@ from fastai.callback.mixup import MixHandler
 from fastai.learner import CastToTensor, Learner
 from .draw import check_alpha, draw_lam
 from .fits import Fit
-from .hooks import PlaceHooks, at_fit_exit, running_learner
+from .hooks import PlaceHooks, at_fit_exit
 from .masks import find_target_masks
 from .mix import mixup_batch
 from .mixed import MixedBatch, draw_partners, n_lams
 from .nested import check_containers, leaves
 from .parts import check_own_labels, input_parts
-from .settings import check_alone, check_batch, check_event, check_names, check_ours, check_settings, check_stacked, is_of_another, settings_repr
+from .settings import check_alone, check_batch, check_event, check_names, check_ours, check_settings, check_stacked, settings_repr
 from .targets import check_boxes, one_hot_doubt, plan_targets
 from .watch import Held, check_carried, check_changes, check_padding, check_replaced, check_table, check_targets, watch_loss
 
@@ -220,7 +220,6 @@ def _mix_targets(self:Mixer, b): b.mix_targets(partial(self.mix_mask, b=b))
 def __call__(self:Mixer, *event_name):
     "Run an event, and take the place for the next one"
     check_event(self, *event_name)
-    if is_of_another(self, running_learner(), *event_name): return
     res = super(Mixer, self).__call__(*event_name)
     self.order = self._order_after.get(*event_name, Mixer.order)
     return res
@@ -381,8 +380,5 @@ def mix(self:Learner,
     check_ours(mixer)
     if isinstance(mixer, type) and issubclass(mixer, Mixer): mixer = mixer()
     if not isinstance(mixer, Mixer): raise TypeError(f"Expected a mixer, such as MixUp(), but got {mixer!r}")
-    for o in [o for o in self.cbs if isinstance(o, (Mixer,MixHandler))]:
-        owner = o.learn
-        self.remove_cb(o)
-        if owner is not self: o.learn = owner # another Learner trains with it
+    self.remove_cbs([o for o in self.cbs if isinstance(o, (Mixer,MixHandler))])
     return self.add_cb(mixer)

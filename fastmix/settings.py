@@ -6,8 +6,8 @@ Mistakes in the settings of a mixer are found when it is made, not in the middle
 
 # %% auto #0
 __all__ = ['after_fastai', 'check_ours', 'check_alone', 'check_share', 'check_flag', 'check_names', 'check_masks', 'check_inputs',
-           'check_schedule', 'check_settings', 'check_weights', 'check_event', 'is_of_another', 'check_batch',
-           'check_stacked', 'short_repr', 'settings_repr']
+           'check_schedule', 'check_settings', 'check_weights', 'check_event', 'check_batch', 'check_stacked',
+           'short_repr', 'settings_repr']
 
 # %% ../nbs/23_settings.ipynb #0c7c9e49
 import inspect, operator, re, torch
@@ -126,29 +126,13 @@ def check_weights(weights, n):
 # %% ../nbs/23_settings.ipynb #598f97a2
 _method = dict(MixUp='mixup', CutMix='cutmix', FMix='fmix', ResizeMix='resizemix', ManifoldMixUp='manifold_mixup', OutputMixUp='output_mixup')
 
-def _put(mixer):
-    "What puts one like `mixer` on a Learner"
-    name = type(mixer).__name__
-    return f"learn.{_method[name]}()" if name in _method else f"learn.mix({name}(...))"
-
 def check_event(mixer, *args):
     "Raise TypeError unless `mixer` is called with the name of an event, as a Learner calls it"
     if len(args)==1 and isinstance(args[0], str): return
     name,given = type(mixer).__name__,', '.join(type(o).__name__ for o in args) or 'nothing'
+    put = f"learn.{_method[name]}()" if name in _method else f"learn.mix({name}(...))"
     raise TypeError(f"Expected an event of a Learner, but {name} was called with {given}: it is no function, transform or loss, and belongs "
-        f"among the cbs of a Learner, as {_put(mixer)} puts it; {'cutmix' if mixer._pastes else 'mixup'}_batch(x, y) mixes a batch")
-
-# %% ../nbs/23_settings.ipynb #d85a1e47
-def is_of_another(
-    mixer, # Any mixer
-    learn, # The Learner whose event is running, or None
-    event:str # Its name
-)->bool:
-    "Is `learn` not the Learner that got `mixer` last? Raises ValueError if it trains"
-    if learn is None or learn is mixer.learn or mixer not in learn.cbs: return False # or it was removed in this very event
-    if event=='before_train' or event=='before_batch' and getattr(learn, 'training', True): raise ValueError(
-        f"Expected a mixer of this Learner, but {mixer} was given to another one since: each Learner needs its own, as {_put(mixer)} makes it")
-    return True
+        f"among the cbs of a Learner, as {put} puts it; {'cutmix' if mixer._pastes else 'mixup'}_batch(x, y) mixes a batch")
 
 # %% ../nbs/23_settings.ipynb #b51221fb
 def check_batch(xb, yb):
