@@ -79,9 +79,9 @@ class CutMix(Mixer):
     length : float | None, default None
         Box side as a share in (0, 1] of the image's side, as an alternative to `alpha`
     minmax : tuple | None, default None
-        (a, b): box sides drawn between these shares of the image's side, the box always inside; as an alternative to `alpha`
+        (a, b): box sides drawn between these shares of the image's side, the box always inside; as an alternative to `alpha`, not with `uniform`
     uniform : bool, default False
-        Make every pixel equally likely to be covered?
+        Make every pixel equally likely to be covered? Not with `minmax`
     dedup : bool, default False
         Let at least half of each image stay (before the box is clipped)?
     dims : default None
@@ -115,8 +115,8 @@ class CutMix(Mixer):
         alpha:float=1., # Of Beta(alpha, alpha), 0 or more, or a schedule of it, for the share outside of the box; 1 in the paper
         *,
         length:float=None, # Box side as a share in (0, 1] of the image's side, as an alternative to `alpha`
-        minmax:tuple=None, # (a, b): box sides drawn between these shares of the image's side, the box always inside; as an alternative to `alpha`
-        uniform:bool=False, # Make every pixel equally likely to be covered?
+        minmax:tuple=None, # (a, b): box sides drawn between these shares of the image's side, the box always inside; as an alternative to `alpha`, not with `uniform`
+        uniform:bool=False, # Make every pixel equally likely to be covered? Not with `minmax`
         dedup:bool=False, # Let at least half of each image stay (before the box is clipped)?
         dims=None, # Dimensions of the input to cut, an int or a tuple of ints other than 0, the others whole; by default all behind the channels
         masks=None, # Which targets are masks and pasted too, as indices; by default those with the sizes of the input; `()`: none
@@ -124,8 +124,8 @@ class CutMix(Mixer):
     ):
         self.alpha,self.dedup,self.masks,self.dims = alpha,dedup,check_masks(masks),check_dims(dims)
         super().__init__(**kwargs)
-        check_sides(length, minmax)
         check_flag('uniform', uniform)
+        check_sides(length, minmax, uniform=uniform)
         self.length,self.minmax,self.uniform = length,minmax,uniform
 
     def draw(self, x, b):
@@ -201,9 +201,9 @@ def cutmix(self:Learner,
     length : float | None, default None
         Box side as a share in (0, 1] of the image's side, as an alternative to `alpha`
     minmax : tuple | None, default None
-        (a, b): box sides drawn between these shares of the image's side, the box always inside; as an alternative to `alpha`
+        (a, b): box sides drawn between these shares of the image's side, the box always inside; as an alternative to `alpha`, not with `uniform`
     uniform : bool, default False
-        Make every pixel equally likely to be covered?
+        Make every pixel equally likely to be covered? Not with `minmax`
     dedup : bool, default False
         Let at least half of each image stay (before the box is clipped)?
     dims : default None

@@ -61,7 +61,7 @@ class Cut:
         dims = cut_dims(x, self.dims)
         if not self.sees(x, dims): raise ValueError(
             f"Expected inputs with the sizes {self.size} to cut, or with multiples or whole fractions of them, but got {kind_of(x)}: name the "
-            "inputs to mix, as in inputs=0")
+            "inputs to mix, as in inputs=0 or, in a dict, inputs='image'")
         return dims
 
     def lies_over(self, y):

@@ -15,7 +15,7 @@ from fastcore.meta import delegates
 from fastai.learner import Learner
 from .draw import _to
 from .paste import check_dims
-from .tensors import take
+from .tensors import _like, _plain, select, take
 from .mixer import Mixer
 from .settings import check_masks
 
@@ -102,7 +102,8 @@ class FMix(Mixer):
     def _choose(self, x, b, dims):
         mask = _resized(b.mask, [x.shape[d] for d in dims])
         shape = [x.shape[d] if d in dims else 1 for d in range(1, x.ndim)]
-        return torch.where(mask.view(len(mask), *shape), x, take(x, b.perm))
+        p,p1 = _plain(x),_plain(take(x, b.perm))
+        return _like(select(mask.view(len(mask), *shape), p, p1, out=p1), x)
 
     def mix(self, x, b):
         "`x` where the mask is, the partner elsewhere"

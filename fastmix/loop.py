@@ -16,6 +16,12 @@ from .settings import check_ours
 from .watch import check_targets
 
 # %% ../nbs/32_loop.ipynb #51e93bc6
+def _parts(name, o, taker):
+    "Inputs or targets `o` as a tuple; raises TypeError for a list, which may be several of them or one"
+    if isinstance(o, list): raise TypeError(f"Expected {name} as a tuple or as one Tensor, but got a list of {len(o)}: write tuple({name}) if the {taker} takes "
+        f"them one by one, as the lists that PyTorch's DataLoader makes of tuples, or ({name},) if it takes the list as one")
+    return o if isinstance(o, tuple) else (o,)
+
 class PlainLoop:
     """A mixer in a training loop without a Learner: `with PlainLoop(mixer, model, loss_func) as loop`
 
@@ -49,12 +55,12 @@ class PlainLoop:
     def __exit__(self, *_): self.mixer._end_fit()
 
     def __call__(self,
-        xb, # The model's inputs: a tuple of them, or one Tensor
+        xb, # The model's inputs: a tuple of them, or one Tensor or dict; a bare list is refused
         yb, # The targets, likewise
         pct:float=0. # Part of training that is over, in [0, 1], for `start`, `end` and an `alpha` on a schedule
     )->MixedBatch:
         "The batch as it is to be trained on, with its `predict()` and `loss(pred)`; a batch that stays plain has them too"
-        self.xb,self.yb = (o if isinstance(o, tuple) else (o,) for o in (xb,yb))
+        self.xb,self.yb = _parts('xb', xb, 'model'),_parts('yb', yb, 'loss')
         self.pct_train = pct
         b = self.mixer.mixed_batch(self)
         if b is None: b = MixedBatch(self.xb, self.yb, self.loss_func)

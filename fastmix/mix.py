@@ -18,7 +18,7 @@ from torch import Tensor
 from .draw import box_lam, draw_boxes, draw_lam, draw_perm
 from .paste import _check_boxes, check_sides, cut_dims, draw_cut, paste, spatial
 from .tensors import (_check_batch, _check_perm, _check_targets, _is_bare, _is_readable, _is_watched, _like, _plain, _wants_grad, check_lam,
-    over_samples, take)
+    over_samples, select, take)
 
 # %% ../nbs/03_mix.ipynb #eb3a5c4c
 def _lerp_each(x, perm, lam):
@@ -44,7 +44,7 @@ def _lerp(x, perm, lam):
     x1,w = take(x, perm),over_samples(lam, x)
     if wants_grad: return x1.lerp(x, w)
     xm = x1.lerp(x, w) if _is_watched() else x1.lerp_(x, w)
-    return torch.where(w==1, x, xm, out=xm if _is_bare(x) else None)
+    return select(w==1, x, xm, out=xm)
 
 # %% ../nbs/03_mix.ipynb #99b0cee7
 def mixup_batch(
@@ -107,8 +107,8 @@ def cutmix_batch(
     perm:Tensor=None, # Partner of each sample, `(B,)`; drawn by default
     boxes:Tensor=None, # Where partners are pasted, `(B or 1,D,2)`: `[lo, hi)` for each dimension that is cut; drawn by default
     length:float=None, # Box side as a share in (0, 1] of each side of the image, as an alternative to `alpha`
-    minmax:tuple=None, # Box sides drawn between these two shares (a, b) of each side, the box always inside, as an alternative to `alpha`
-    uniform:bool=False, # Make every pixel equally likely to be covered?
+    minmax:tuple=None, # Box sides drawn between these two shares (a, b) of each side, the box always inside; as an alternative to `alpha`, not with `uniform`
+    uniform:bool=False, # Make every pixel equally likely to be covered? Not with `minmax`
     dims=None, # Dimensions of `x` that are cut, an int or a tuple of ints other than 0; by default all behind the channels
     per_sample:bool=True, # Draw a box for every sample? Else one for the batch, and `lam` comes back with shape `(1,)`
     generator:torch.Generator=None # Source of randomness
@@ -132,9 +132,9 @@ def cutmix_batch(
     length : float | None, default None
         Box side as a share in (0, 1] of each side of the image, as an alternative to `alpha`
     minmax : tuple | None, default None
-        Box sides drawn between these two shares (a, b) of each side, the box always inside, as an alternative to `alpha`
+        Box sides drawn between these two shares (a, b) of each side, the box always inside; as an alternative to `alpha`, not with `uniform`
     uniform : bool, default False
-        Make every pixel equally likely to be covered?
+        Make every pixel equally likely to be covered? Not with `minmax`
     dims : default None
         Dimensions of `x` that are cut, an int or a tuple of ints other than 0; by default all behind the channels
     per_sample : bool, default True
@@ -153,7 +153,7 @@ def cutmix_batch(
         For an argument of another kind or out of its range; the message says what was expected and what to write instead
     """
     _check_batch(x)
-    check_sides(length, minmax, boxes)
+    check_sides(length, minmax, boxes, uniform)
     if y is not None: y = _check_targets(y, x)
     if lam is not None and not (length is minmax is boxes is None):
         raise ValueError("Expected lam or the size of the boxes, but got both: lam follows from the boxes")

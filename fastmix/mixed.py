@@ -209,14 +209,14 @@ def draw_partners(
     pair, # As `Mixer` has it
     device # Where they are wanted
 )->Tensor: # LongTensor `(B,)`
-    "The partner of each sample: one random cycle, or what `pair` says; raises ValueError unless that is a permutation"
+    "The partner of each sample: one random cycle, or what `pair` says; raises ValueError unless that is a permutation, of any integers"
     if pair is None: return draw_perm(b.n, device, b.generator)
     perm = pair(b.yb, b.generator)
     if not isinstance(perm, Tensor): perm = torch.as_tensor(perm, device='cpu')
     bad = perm.shape!=(b.n,) or perm.is_floating_point() or perm.dtype is torch.bool
     if bad or perm.device.type=='cpu' and sorted(perm.tolist())!=[*range(b.n)]: raise ValueError(
         f"Expected pair to return each index below {b.n} once, as a LongTensor ({b.n},), but got {kind_of(perm)}")
-    return _to(perm, device)
+    return _to(perm, device).long()
 
 # %% ../nbs/17_mixed.ipynb #e644781f
 def union_mask(

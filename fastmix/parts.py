@@ -12,10 +12,11 @@ __all__ = ['Parts', 'input_parts', 'check_own_labels', 'may_be_mask', 'may_be_co
 import numpy as np, torch
 from collections import Counter, namedtuple
 from enum import Enum
+from functools import partial
 from inspect import isroutine
 from pathlib import PurePath
 from .controls import are_whole, columns, find_casts, find_lengths, find_tested, mask_shapes
-from .nested import is_float, is_index, kind_of, leaves, named_leaves
+from .nested import has_samples, is_float, is_index, kind_of, leaves, named_leaves
 from .places import input_name
 from .rows import is_additive, is_binary
 
@@ -41,20 +42,37 @@ def _check_inputs(inputs, xb, named):
 # %% ../nbs/18_parts.ipynb #43e589c7
 _constants = type(None),int,float,complex,str,bytes,np.ndarray,np.generic,torch.dtype,torch.device,Enum,PurePath,type
 
-def _check_lists(xb, named, n, inputs, hint):
+def _check_lists(xb, named, n, inputs, more):
     "Raise TypeError for a list of as many numbers or strings as there are samples"
     lists = Counter((path[:-1],isinstance(x, str)) for path,x in named
         if isinstance(x, (int,float,str)) and not isinstance(x, bool) and _is_chosen(inputs, path))
     for (path,is_str),k in lists.items():
         if path and k==n>1: raise TypeError(f"Expected inputs as Tensors, but input {path[0]} is a list of {n} {'strings' if is_str else 'numbers'}, "
-            f"which would stay the samples' own: {'make it a target' if is_str else 'pass torch.tensor'}, or {hint}")
+            f"which would stay the samples' own: {'make it a target' if is_str else 'pass torch.tensor'}{more()}")
 
-def _check_objects(xb, named, inputs, hint):
+def _check_objects(xb, named, inputs, more):
     "Raise TypeError for an object that may hold samples"
     for i,(path,x) in enumerate(named):
         if not isinstance(x, (torch.Tensor,*_constants)) and not isroutine(x) and _is_chosen(inputs, path): raise TypeError(
             f"Expected inputs as Tensors, but {input_name(xb, i)} is a {type(x).__name__}, and the samples in it would stay their own: pass its Tensors, "
-            f"register the class with torch.utils._pytree, or {hint}")
+            f"register the class with torch.utils._pytree{more()}")
+
+# %% ../nbs/18_parts.ipynb #4f19c6d8
+def _other_way(named, n, with_indices, who):
+    "Advice to name an index or a key that chooses nothing but what can be mixed, floats before indices; empty if there is none"
+    def fits(x): return has_samples(x, n) and x.numel()>0 and (is_float(x) or with_indices and is_index(x) and x.ndim<4)
+    names = [o for path,x in sorted(named, key=lambda o: not is_float(o[1])) if fits(x)
+        for o in (path[0],*[k for k in path[1:] if isinstance(k, str) and k not in _labels])]
+    name = next((o for o in names if all(fits(x) for path,x in named if _is_chosen([o], path))), None)
+    return '' if name is None else f", or name the inputs to mix, as in {who}(inputs={name!r})"
+
+def _as_targets(named, n): return '' if any(has_samples(x, n) for _,x in named) else ', as many as targets'
+
+def _way_out(x, n, who):
+    "What to do about an input `x` without `n` rows"
+    if len(x)%n: return "give it the batch in its first dimension"
+    return (f"if a callback stacks {len(x)//n} views of each sample, give it an `order` above {who}.order, so that they are mixed before, or let it repeat the "
+        "targets too; else give the input the batch in its first dimension")
 
 # %% ../nbs/18_parts.ipynb #5771c0a0
 def input_parts(
@@ -69,26 +87,27 @@ def input_parts(
     _check_labels(named, inputs)
     _check_inputs(inputs, xb, named)
     if inputs is not None: inputs = [o%len(xb) if isinstance(o, int) else o for o in inputs]
-    res,hint = Parts([], [], set()),f"name the inputs to mix, as in {who}(inputs=0)"
-    _check_lists(xb, named, n, inputs, hint)
-    _check_objects(xb, named, inputs, hint)
+    res,more = Parts([], [], set()),partial(_other_way, named, n, with_indices, who)
+    _check_lists(xb, named, n, inputs, more)
+    _check_objects(xb, named, inputs, more)
     for i,(path,x) in enumerate(named):
         if isinstance(x, np.ndarray) and x.shape[:1]==(n,) and _is_chosen(inputs, path): raise TypeError(
-            f"Expected inputs as Tensors, but {input_name(xb, i)} is an array of NumPy, which would stay the sample's own: pass torch.as_tensor, or {hint}")
+            f"Expected inputs as Tensors, but {input_name(xb, i)} is an array of NumPy, which would stay the sample's own: pass torch.as_tensor{more()}")
         if not isinstance(x, torch.Tensor) or not x.ndim or not x.numel(): continue
         if not _is_chosen(inputs, path):
             res.own.add(i)
             continue
         def given(): return f"{input_name(xb, i)} is {kind_of(x)}"
-        if len(x)!=n: raise ValueError(f"Expected {n} samples in the first dimension of every input, but {given()}: {hint}")
+        if len(x)!=n: raise ValueError(f"Expected {n} samples in the first dimension of every input{_as_targets(named, n)}, but {given()}: "
+            f"{_way_out(x, n, who)}{more()}")
         if x.dtype is torch.uint8 or is_index(x) and x.ndim>3:
-            raise TypeError(f"Expected floating point images, but {given()}: convert it, as IntToFloatTensor in batch_tfms does, or {hint}")
+            raise TypeError(f"Expected floating point images, but {given()}: convert it, as IntToFloatTensor in batch_tfms does{more()}")
         if is_float(x): res.direct.append(i)
         elif is_index(x): res.inside.append(i)
     if not res.direct and not res.inside: raise ValueError(
         f"Expected an input that can be mixed, but got {', '.join(kind_of(x) for _,x in named)}")
     if not res.direct and not with_indices: raise TypeError(
-        f"Expected floating point inputs, but {input_name(xb, res.inside[0])} is {kind_of(named[res.inside[0]][1])}: use MixUp for indices, or {hint}")
+        f"Expected floating point inputs, but {input_name(xb, res.inside[0])} is {kind_of(named[res.inside[0]][1])}: use MixUp for indices{more()}")
     return res
 
 # %% ../nbs/18_parts.ipynb #67f3f109

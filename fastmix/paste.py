@@ -13,7 +13,7 @@ from itertools import repeat, starmap
 from numbers import Real
 from torch import Tensor
 from .draw import _devices, _from, _to, draw_boxes, draw_lam, place_boxes
-from .tensors import _is_bare, _is_readable, _like, _plain, _tensor, take
+from .tensors import _is_bare, _is_readable, _like, _plain, _tensor, select, take
 
 # %% ../nbs/02_paste.ipynb #d2fc1819
 def check_dims(dims):
@@ -48,10 +48,12 @@ def spatial(
     return tuple(x.shape[d] for d in cut_dims(x, dims))
 
 # %% ../nbs/02_paste.ipynb #4b689d65
-def check_sides(length=None, minmax=None, boxes=None):
-    "Raise unless at most one of these is given, as shares of the image's sides"
+def check_sides(length=None, minmax=None, boxes=None, uniform=False):
+    "Raise unless at most one of the first three is given, as shares of the image's sides, and `uniform` goes with it"
     given = {k:v for k,v in dict(length=length, minmax=minmax, boxes=boxes).items() if v is not None}
     if len(given)>1: raise ValueError(f"Expected at most one of length, minmax and boxes, but got {' and '.join(given)}")
+    if minmax is not None and uniform: raise ValueError("Expected minmax or uniform=True, but got both: boxes of minmax always lie inside of the image, "
+        "so that they cover its middle more often than its border. uniform goes with alpha or length")
     if length is not None and not (isinstance(length, Real) and 0<length<=1):
         raise ValueError(f"Expected length in (0, 1], as a share of each side, but got {length}")
     pair = isinstance(minmax, (tuple,list)) and len(minmax)==2 and all(isinstance(o, Real) for o in minmax)
@@ -75,14 +77,15 @@ def draw_cut(
     size, # Spatial shape
     alpha:float=1., # Of Beta(alpha, alpha), from which the share outside of a box is drawn
     length:float=None, # Box side as a share in (0, 1] of each side of the image, as an alternative to `alpha`
-    minmax:tuple=None, # Box sides drawn between these two shares of each side, the box always inside, as an alternative to `alpha`
-    uniform:bool=False, # Make every pixel equally likely to be covered?
+    minmax:tuple=None, # Box sides drawn between these two shares of each side, the box always inside, as an alternative to `alpha`; not with `uniform`
+    uniform:bool=False, # Make every pixel equally likely to be covered? Not with `minmax`
     dedup:bool=False, # Let at least half of the image stay outside?
     device=None, # Where the result is wanted; by default where `generator` is, else the CPU
     generator:torch.Generator=None # Source of randomness; by default PyTorch's own for `device`
 )->Tensor: # LongTensor `(n,D,2)`
     "Boxes for `cutmix_batch`"
     if length is None and minmax is None: return draw_boxes(size, draw_lam(n, alpha, dedup, device, generator), uniform, generator)
+    check_sides(length, minmax, uniform=uniform)
     where = 'inside' if minmax else 'uniform' if uniform else 'centre'
     a,b = minmax or (length,length)
     source,device = _devices(device, generator)
@@ -131,4 +134,4 @@ def paste(
     mask = box_mask(boxes, [p.shape[d] for d in dims])
     mask = mask.view(mask.shape[0], *[p.shape[d] if d in dims else 1 for d in range(1, p.ndim)])
     p1 = take(p, perm)
-    return _like(torch.where(mask, p1, p, out=p1 if _is_bare(p) else None), x)
+    return _like(select(mask, p1, p, out=p1), x)

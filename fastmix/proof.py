@@ -82,7 +82,8 @@ def _find_dims(self:Proof, few, calls):
     self.dims = [_pairs(*o) or _dim(*o) for o in shapes]
     if not self._outs(self.pred): raise CannotRun(
         "Expected a floating point prediction for each sample, but no tensor that the model returns follows the number of rows: it returns "
-        f"{', '.join(dict.fromkeys(map(kind_of, self.pred)))}. A dataclass can be registered with torch.utils._pytree.register_dataclass")
+        f"{', '.join(dict.fromkeys(map(kind_of, self.pred)))}. A model that returns its own loss has to return predictions instead, and loss_func "
+        "computes the loss. A dataclass can be registered with torch.utils._pytree.register_dataclass")
     by_module = {}
     for c in calls: by_module.setdefault(c.m, []).append(c)
     self.places = {}

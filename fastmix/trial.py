@@ -160,7 +160,8 @@ def _try_plain(self:Trial, varied, plain):
                 if xs is plain: self.alike |= {i for i in self.parts if alike(plain[i])}-self.own
                 if xs is plain or all(bool(o.isfinite().all()) for o in pred if is_float(o)): return pred
     raise CannotRun("Expected a model that runs on 7 rows of its batch, on which places are tried, but it stopped with "
-        f"{type(error).__name__}: {str(error)[:300]}. A model that needs whole groups can be mixed at its input alone, as MixUp does") from error
+        f"{type(error).__name__}: {str(error)[:300]}. A model that runs on whole groups alone can be mixed where nothing has to "
+        "be tried: at inputs that are quantities, by MixUp or CutMix, or in its own forward, with MixUp(stack_x=True)") from error
 
 # %% ../nbs/12_trial.ipynb #67a3d29d
 class Call:

@@ -83,6 +83,8 @@ table = {
     'MixUp(per_sample=0)': "per_sample|True, False or None",
     'MixUp(stack_x="yes")': "stack_x|True or False",
     'CutMix(uniform="yes")': "uniform|True or False",
+    'CutMix(minmax=(.3,.5), uniform=True)': "minmax or uniform=True, but got both|middle|alpha or length",
+    'fm.cutmix_batch(x, minmax=(.3,.5), uniform=True)': "minmax or uniform=True, but got both|alpha or length",
     'ManifoldMixUp(mix_input="no")': "mix_input|True or False",
     'MixChoice(MixUp(), CutMix(), per_sample=1)': "per_sample|True or False",
     'MixUp(generator=42)': "torch.Generator().manual_seed(42)",

@@ -138,7 +138,7 @@ def cuts(draw, n, size):
     if kind=='lam': kw['lam'] = draw(st.one_of(st.floats(0, 1), st.sampled_from((0,1))))
     if kind=='lams': kw.update(lam=torch.tensor(draw(st.lists(st.floats(0, 1, width=32), min_size=n, max_size=n))), per_sample=True)
     if kind=='length': kw['length'] = draw(st.floats(0.01, 1))
-    if kind=='minmax': kw['minmax'] = tuple(sorted((draw(st.floats(0.01, 1)),draw(st.floats(0.01, 1)))))
+    if kind=='minmax': kw.update(minmax=tuple(sorted((draw(st.floats(0.01, 1)),draw(st.floats(0.01, 1))))), uniform=False)
     if kind in ('boxes','box'):
         kw['boxes'] = [[sorted((draw(st.integers(0, s)),draw(st.integers(0, s)))) for s in size] for _ in range(n if kind=='boxes' else 1)]
     return kw

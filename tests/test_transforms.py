@@ -496,3 +496,48 @@ def test_generators_on_either_side(mix):
         g = lambda: torch.Generator(gen_where).manual_seed(0)
         a,b = (mix(images().to(where), Y.to(where), generator=g()) for _ in 'ab')
         assert all(torch.equal(o, p) and o.device.type==where for o,p in zip(a, b))
+
+# ---- dimensions in any order in memory
+
+def in_memory(order, shape):
+    "Values of `shape` whose dimensions lie in memory in `order`"
+    x = torch.randn([shape[d] for d in order])
+    return x.permute([order.index(d) for d in range(len(shape))])
+orders = {str(o): in_memory(o, s) for o,s in (((1,0),(4,3)), ((1,0),(4,1)), ((1,0,2),(4,3,5)), ((0,2,1),(4,3,5)), ((2,1,0),(4,3,5)), ((2,0,1),(4,3,5)),
+    ((0,1,3,2),(4,3,5,6)), ((3,2,1,0),(4,3,5,6)), ((0,3,2,1),(4,2,5,1)), ((1,2,0,3),(4,2,6,300)))}
+orders |= dict(grey=torch.randn(4,1,6,6).to(memory_format=torch.channels_last), one=torch.randn(1,6,5,5).to(memory_format=torch.channels_last),
+    grey_plain=torch.randn(4,1,6,6), pixel=torch.randn(4,3,1,1).to(memory_format=torch.channels_last), large=in_memory((1,0,2,3), (4,3,160,160)))
+
+@pytest.mark.parametrize('order', orders)
+@pytest.mark.parametrize('how', ('plain','grad','lam_grad','image','aot','dynamic'))
+@pytest.mark.parametrize('mix', (mixup_batch,cutmix_batch))
+def test_dense_strides_are_kept(order, how, mix):
+    "A mixed batch is laid out in memory as the batch was, so that the model computes on it as on any other"
+    from fastai.torch_core import TensorImage
+    x = orders[order].detach()
+    n,dims = len(x),range(1, x.ndim)
+    assert x.stride()==torch.empty_like(x).stride()
+    perm,lam,boxes = torch.arange(n).roll(1),torch.tensor([1.,.3,0.,.6])[:n],torch.tensor([[[0,1]]*len(dims),[[0,k] for k in x.shape[1:]]]*2)[:n]
+    kw = dict(perm=perm, lam=lam.clone().requires_grad_(how=='lam_grad')) if mix is mixup_batch else dict(perm=perm, boxes=boxes, dims=tuple(dims))
+    want = x.clone() if n==1 else slow_mix(x, lam, perm) if mix is mixup_batch else torch.stack([x[perm[i]] if i%2 else x[i] for i in range(n)])
+    if mix is cutmix_batch:
+        for i in range(0, n, 2): want[(i,*[0]*len(dims))] = x[(perm[i],*[0]*len(dims))]
+    def f(x): return mix(x, **kw)[0]
+    torch._dynamo.reset()
+    run = torch.compile(f, backend='aot_eager', fullgraph=True, dynamic=how=='dynamic') if how in ('aot','dynamic') else f
+    got = run(x.clone().as_subclass(TensorImage) if how=='image' else x.clone().requires_grad_(how=='grad'))
+    close(got.detach().as_subclass(torch.Tensor), want)
+    if how in ('plain','image'): assert got.stride()==x.stride()
+    else: assert [s for s,k in zip(got.stride(), x.shape) if k>1]==[s for s,k in zip(x.stride(), x.shape) if k>1] # PyTorch sets the others as it likes
+
+@pytest.mark.parametrize('order', orders)
+def test_partners_are_laid_out_alike(order):
+    x = orders[order]
+    got = take(x, torch.arange(len(x)).roll(1))
+    assert got.stride()==x.stride() and torch.equal(got, x.roll(1, 0))
+
+@pytest.mark.parametrize('order', orders)
+def test_dense_strides_are_kept_on_other_devices(order):
+    "Where boxes are not read, and the mix is one gather and one selection"
+    x = orders[order].to('meta')
+    assert mixup_batch(x)[0].stride()==cutmix_batch(x, dims=-1)[0].stride()==x.stride()

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from fastai.basics import Callback
 import fastmix.all as fm
-from oracle import cut, lerp, message, told, watch
+from oracle import cut, learner, lerp, message, quiet_fit, told, watch
 
 torch.set_num_threads(1)
 ce = nn.CrossEntropyLoss()
@@ -1637,3 +1637,179 @@ def test_targets_that_compare_samples_are_announced(mixer):
     for batches,loss in (([(x,torch.arange(8)) for x,_ in BATCHES],ce), (same,nn.BCEWithLogitsLoss())):
         assert sum('compares the samples' in o for o in train(Similar(), batches, mixer, loss=loss)[2])==1
     assert not any('compares' in o for o in train(nn.Linear(6,8), [(x,torch.randperm(8)) for x,_ in BATCHES], mixer)[2])
+
+# Layout in memory, loops with lists, keys in advice, mixers in several Learners, partners of any integers
+
+class Strides(Callback):
+    order,run_valid = 10**6,False
+    def after_pred(self): self.learn.seen = [x.stride() for x in self.xb]
+
+@pytest.mark.parametrize('make', [fm.MixUp,fm.CutMix,fm.FMix,fm.ResizeMix])
+def test_every_mixer_keeps_the_layout_of_images(make):
+    x = torch.randn(8,6,5,3).permute(0,3,2,1) # columns first, channels last: no format that PyTorch has a name for
+    learn = train(nn.Sequential(nn.Flatten(), nn.Linear(90,3)), [(x,Y[:8])], make(), Strides())[3]
+    assert learn.mixer.lam is not None and learn.seen==[x.stride()]
+
+def test_columns_in_memory_train_to_the_last_bit_without_mixing():
+    "fastai's continuous columns of a table lie in memory one after another"
+    ends = []
+    for cbs in ([],[fm.MixUp(0.)]):
+        net = nn.Sequential(nn.BatchNorm1d(6), Net())
+        batches = [(x.t().contiguous().t(),y) for x,y in BATCHES]
+        log = watch(net, batches, ce, *cbs, lr=.1, epochs=2)
+        assert log.error is None
+        ends.append([p.detach().clone() for p in net.parameters()])
+    assert all(torch.equal(p, q) for p,q in zip(*ends))
+
+class Pair(nn.Module):
+    "Two inputs, one by one or as one list"
+    def __init__(self):
+        super().__init__()
+        self.l = nn.Linear(12,3)
+    def forward(self, *xs): return self.l(torch.cat(xs[0] if isinstance(xs[0], list) else xs, 1))
+
+@pytest.mark.parametrize('mixer', [fm.MixUp(8.),fm.ManifoldMixUp(8., layers='l')], ids=str)
+def test_a_loop_asks_what_a_list_is(mixer):
+    x,y = X[:8],Y[:8]
+    def two(p, *ts): return ce(p, ts[0])+ce(p, ts[-1])
+    with warnings.catch_warnings(), fm.PlainLoop(mixer, Pair(), two) as loop:
+        warnings.simplefilter('ignore')
+        with pytest.raises(TypeError, match=r'xb as a tuple.*list of 2: write tuple\(xb\) if the model.*\(xb,\) if it takes the list as one'): loop([x,x], y)
+        with pytest.raises(TypeError, match=r'yb as a tuple.*list of 3: write tuple\(yb\) if the loss.*\(yb,\)'): loop(x, [y,y,y])
+        for xb in ((x,x),([x,x],)):
+            b = loop(xb, (y,y))
+            assert b.loss(b.predict()).isfinite()
+
+class OfDict(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.l = nn.Linear(6,3)
+    def forward(self, b): return self.l(b['image'])
+
+@pytest.mark.parametrize('other', [list('abcdefgh'),[1.]*8,torch.zeros(3,6),X[:8].numpy(),torch.zeros(8,6, dtype=torch.uint8)], ids=['text','list','rows','array','bytes'])
+@pytest.mark.parametrize('nested', (False,True))
+def test_advice_names_a_key_that_can_be_mixed(other, nested):
+    "What the message says to write is right, word for word"
+    given = dict(more=dict(name=other), image=X[:8]) if nested else dict(name=other, image=X[:8])
+    error = train(OfDict(), [(given,Y[:8])], fm.MixUp(8.))[1]
+    assert "MixUp(inputs='image')" in error
+    seen,error,*_ = train(OfDict(), [(given,Y[:8])], fm.MixUp(8., inputs='image'))
+    assert error is None and seen[0].mixed
+
+def test_advice_names_nothing_that_can_not_be_mixed():
+    "A key that also chooses what can't be mixed is no way out, and without one none is named"
+    given = dict(image=X[:8], more=dict(image=list('abcdefgh')))
+    assert 'inputs=' not in train(OfDict(), [(given,Y[:8])], fm.MixUp(8.))[1]
+    class Second(Net):
+        def forward(self, names, x): return super().forward(x)
+    assert 'MixUp(inputs=1)' in train(Second(), [(list('abcdefgh'),X[:8],Y[:8])], fm.MixUp(8.), n_inp=2)[1]
+
+class Views(Callback):
+    "Stacks two views of each sample, and averages their predictions"
+    run_valid = False
+    def before_batch(self): self.learn.xb = (torch.cat([self.x,self.x.flip(-1)]),)
+    def after_pred(self): self.learn.pred = self.pred[:8]+self.pred[8:]
+
+class Repeated(Views):
+    def before_batch(self):
+        super().before_batch()
+        self.learn.yb = (self.y.repeat(2),)
+    def after_pred(self): pass
+
+def test_views_that_are_stacked_before_the_mix_are_told_apart():
+    error = train(Net(), BATCHES, fm.MixUp(8.), Views())[1]
+    assert '8 samples in the first dimension of every input, as many as targets, but input 0 is torch.float32 of shape (16, 6)' in error
+    assert 'stacks 2 views of each sample, give it an `order` above MixUp.order' in error and 'repeat the targets' in error and 'inputs=' not in error
+    later,net = Views(),Net()
+    later.order = fm.MixUp.order+1
+    seen,error,*_ = train(net, BATCHES, fm.MixUp(8.), later)
+    assert error is None
+    for b in seen:
+        x = lerp(b, b.x[0])
+        with torch.no_grad(): assert b.mixed and torch.allclose(b.pred, net(x)+net(x.flip(-1)), atol=1e-4)
+    learn = quiet_fit(learner(net, BATCHES, ce, fm.MixUp(8.), Repeated()))
+    assert len(learn.mixer.perm)==len(learn.mixer.lam)==16
+
+@pytest.mark.parametrize('make', [fm.CutMix,lambda: fm.MixChoice(fm.MixUp(),fm.CutMix()),lambda: Own()], ids=['CutMix','MixChoice','Own'])
+def test_one_mixer_in_two_learners(make):
+    "The Learner that got it last trains with it; an earlier one validates and predicts, and says what it needs to train"
+    images = cut(8, torch.randn(16,1,4,4), torch.arange(16)%3)
+    cbs = [make()]
+    a,b = (learner(nn.Sequential(nn.Flatten(), nn.Linear(16,3)), images, ce, *cbs) for _ in 'ab')
+    with pytest.raises(ValueError, match='was given to another one since: each Learner needs its own, as learn'): quiet_fit(a)
+    quiet_fit(b)
+    assert b.mixer.lam is not None
+    with a.no_bar(),a.no_logging(): assert len(a.validate())==1 and len(a.get_preds(dl=a.dls.valid)[0])==8
+    quiet_fit(a.mix(make())) # as the message says
+    assert a.mixer.lam is not None and a.mixer is not b.mixer
+    quiet_fit(b)
+    assert quiet_fit(b).mixer.learn is b
+
+class Own(fm.Mixer):
+    def mix(self, x, b): return lerp(b, x)
+
+def test_one_mixer_in_one_learner_after_another():
+    "As in cross validation: each fold's Learner trains before the next one is made, and predicts later"
+    cbs,folds = [fm.MixUp(8.)],[]
+    for _ in range(3):
+        folds.append(learner(Net(), BATCHES, ce, *cbs))
+        quiet_fit(folds[-1])
+        assert folds[-1].mixer.lam is not None
+    for o in folds:
+        with o.no_bar(),o.no_logging(): assert len(o.get_preds(dl=o.dls.valid)[0])==8 and len(o.validate())==1
+    mixer = fm.MixUp(8.)
+    for o in (*folds,*folds): # given for one fit only
+        o.remove_cbs(cbs)
+        quiet_fit(o, cbs=[mixer])
+        assert mixer.lam is not None
+
+class Predicts(Callback):
+    "Asks another Learner for its predictions in the middle of a fit"
+    run_valid = False
+    def __init__(self, other): self.other = other
+    def after_loss(self):
+        with self.other.no_bar(): self.other.get_preds(dl=self.other.dls.valid)
+
+def test_another_learner_predicts_in_the_middle_of_a_fit():
+    mixer = fm.MixUp(8.)
+    before = learner(Net(), BATCHES, ce, mixer)
+    seen,error,*_ = train(Net(), BATCHES, mixer, Predicts(before))
+    assert error is None and len(seen)==len(BATCHES) and all(b.mixed for b in seen)
+
+class OwnLoss(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.e,self.h = nn.Embedding(9,4),nn.Linear(4,3)
+    def forward(self, t): return self.h(self.e(t).mean(1)).square().mean()
+
+def test_a_model_that_returns_its_loss_is_told_to_predict():
+    error = train(OwnLoss(), cut(8, torch.randint(9, (16,5)), Y[:16]), fm.MixUp(8.), loss=lambda l,y: l)[1]
+    assert 'returns its own loss has to return predictions instead, and loss_func computes the loss' in error
+
+@pytest.mark.parametrize('dtype', [torch.uint8,torch.int8,torch.int16,torch.int32,torch.int64])
+@pytest.mark.parametrize('make', [fm.MixUp,fm.CutMix,fm.FMix,fm.ResizeMix])
+def test_partners_of_any_integers(make, dtype):
+    images,net = torch.randn(8,2,4,4),nn.Sequential(nn.Flatten(), nn.Linear(32,3))
+    perm = torch.tensor([3,2,1,0,7,6,5,4])
+    seen,error,*_ = train(net, [(images,Y[:8])], make(pair=lambda yb,g: perm.to(dtype)))
+    assert error is None and seen[0].perm.tolist()==perm.tolist()
+    b, = seen
+    if make is fm.MixUp: assert torch.allclose(b.pred, lerp(b, net(images)), atol=1e-4)
+    own,other = each(b.pred, Y[:8]),each(b.pred, Y[:8][perm])
+    assert torch.allclose(b.loss, (b.lam*own+(1-b.lam)*other).mean(), atol=1e-5)
+
+class Groups(nn.Module):
+    "Samples in groups of four, and no others"
+    def __init__(self):
+        super().__init__()
+        self.a,self.h = nn.Linear(6,6),nn.Linear(6,3)
+    def forward(self, x):
+        if len(x)%4: raise RuntimeError('groups of 4')
+        return self.h(self.a(x.float()))
+
+@pytest.mark.parametrize('mixer,x', [(fm.MixUp(8.),X.round().long()),(fm.ManifoldMixUp(8.),X)], ids=['MixUp','ManifoldMixUp'])
+def test_what_runs_on_whole_groups_alone_is_told_what_is_left(mixer, x):
+    error = train(Groups(), cut(8, x, Y), mixer)[1]
+    assert 'groups of 4' in error and 'at inputs that are quantities, by MixUp or CutMix, or in its own forward, with MixUp(stack_x=True)' in error
+    seen,error,*_ = train(Groups(), BATCHES, fm.MixUp(8.)) # as it says
+    assert error is None and all(b.mixed for b in seen)
