@@ -975,7 +975,7 @@ def test_weights_of_samples_kept_elsewhere_are_announced(make):
     net = nn.Sequential(nn.Flatten(), nn.Linear(24,3)) if x.ndim==3 else Net()
     def loss(p, t): return weighted(p, t) if x.ndim==2 else (each(p, t)*KEPT['w'][:,0]).mean()
     seen,error,said,_ = train(net, cut(8, x, Y), make(), Aside(), loss=loss)
-    assert error is None and len(seen)==8 and sum('kept elsewhere' in o for o in said)==1
+    assert error is None and len(seen)==8 and sum('may also read' in o or 'change places' in o for o in said) in (1,2) # by the trial, and by the whole batch
 
 def test_plain_loops_announce_them_too():
     with warnings.catch_warnings(record=True) as warned, fm.PlainLoop(fm.MixUp(8.), Net(), weighted) as loop:
@@ -984,7 +984,7 @@ def test_plain_loops_announce_them_too():
             KEPT['w'] = x[:,0].abs()
             b = loop(x, y)
             b.loss(b.predict())
-    assert sum('kept elsewhere' in o for o in told(warned))==1
+    assert sum('may also read' in o for o in told(warned))==sum('changes when samples' in o for o in told(warned))==1
 
 def focal(p, t): return ((1-p.softmax(-1).gather(1, t[:,None])[:,0]).square()*each(p, t)).mean()
 def dice(p, t):
@@ -1704,23 +1704,23 @@ def test_advice_names_nothing_that_can_not_be_mixed():
         def forward(self, names, x): return super().forward(x)
     assert 'MixUp(inputs=1)' in train(Second(), [(list('abcdefgh'),X[:8],Y[:8])], fm.MixUp(8.), n_inp=2)[1]
 
-class Views(Callback):
+class StackedViews(Callback):
     "Stacks two views of each sample, and averages their predictions"
     run_valid = False
     def before_batch(self): self.learn.xb = (torch.cat([self.x,self.x.flip(-1)]),)
     def after_pred(self): self.learn.pred = self.pred[:8]+self.pred[8:]
 
-class Repeated(Views):
+class Repeated(StackedViews):
     def before_batch(self):
         super().before_batch()
         self.learn.yb = (self.y.repeat(2),)
     def after_pred(self): pass
 
 def test_views_that_are_stacked_before_the_mix_are_told_apart():
-    error = train(Net(), BATCHES, fm.MixUp(8.), Views())[1]
+    error = train(Net(), BATCHES, fm.MixUp(8.), StackedViews())[1]
     assert '8 samples in the first dimension of every input, as many as targets, but input 0 is torch.float32 of shape (16, 6)' in error
     assert 'stacks 2 views of each sample, give it an `order` above MixUp.order' in error and 'repeat the targets' in error and 'inputs=' not in error
-    later,net = Views(),Net()
+    later,net = StackedViews(),Net()
     later.order = fm.MixUp.order+1
     seen,error,*_ = train(net, BATCHES, fm.MixUp(8.), later)
     assert error is None
@@ -1729,24 +1729,6 @@ def test_views_that_are_stacked_before_the_mix_are_told_apart():
         with torch.no_grad(): assert b.mixed and torch.allclose(b.pred, net(x)+net(x.flip(-1)), atol=1e-4)
     learn = quiet_fit(learner(net, BATCHES, ce, fm.MixUp(8.), Repeated()))
     assert len(learn.mixer.perm)==len(learn.mixer.lam)==16
-
-@pytest.mark.parametrize('make', [fm.CutMix,lambda: fm.MixChoice(fm.MixUp(),fm.CutMix()),lambda: Own()], ids=['CutMix','MixChoice','Own'])
-def test_one_mixer_in_two_learners(make):
-    "The Learner that got it last trains with it; an earlier one validates and predicts, and says what it needs to train"
-    images = cut(8, torch.randn(16,1,4,4), torch.arange(16)%3)
-    cbs = [make()]
-    a,b = (learner(nn.Sequential(nn.Flatten(), nn.Linear(16,3)), images, ce, *cbs) for _ in 'ab')
-    with pytest.raises(ValueError, match='was given to another one since: each Learner needs its own, as learn'): quiet_fit(a)
-    quiet_fit(b)
-    assert b.mixer.lam is not None
-    with a.no_bar(),a.no_logging(): assert len(a.validate())==1 and len(a.get_preds(dl=a.dls.valid)[0])==8
-    quiet_fit(a.mix(make())) # as the message says
-    assert a.mixer.lam is not None and a.mixer is not b.mixer
-    quiet_fit(b)
-    assert quiet_fit(b).mixer.learn is b
-
-class Own(fm.Mixer):
-    def mix(self, x, b): return lerp(b, x)
 
 def test_one_mixer_in_one_learner_after_another():
     "As in cross validation: each fold's Learner trains before the next one is made, and predicts later"
@@ -1762,19 +1744,6 @@ def test_one_mixer_in_one_learner_after_another():
         o.remove_cbs(cbs)
         quiet_fit(o, cbs=[mixer])
         assert mixer.lam is not None
-
-class Predicts(Callback):
-    "Asks another Learner for its predictions in the middle of a fit"
-    run_valid = False
-    def __init__(self, other): self.other = other
-    def after_loss(self):
-        with self.other.no_bar(): self.other.get_preds(dl=self.other.dls.valid)
-
-def test_another_learner_predicts_in_the_middle_of_a_fit():
-    mixer = fm.MixUp(8.)
-    before = learner(Net(), BATCHES, ce, mixer)
-    seen,error,*_ = train(Net(), BATCHES, mixer, Predicts(before))
-    assert error is None and len(seen)==len(BATCHES) and all(b.mixed for b in seen)
 
 class OwnLoss(nn.Module):
     def __init__(self):
