@@ -114,7 +114,8 @@ def verify(self:Fit, learn, xb, n, parts):
     self.loss_func = learn.loss_func
     if not due or not self.verifies or self.stateful or n<2: return
     try:
-        with Proof(unwrap(learn.model), xb, n, parts.own, self.masks, not self.pads, LossReads(learn, n)) as proof:
+        masks = {i:(hidden,self.aligned[i]) for i,hidden in self.masks.items()}
+        with Proof(unwrap(learn.model), xb, n, parts.own, masks, not self.pads, LossReads(learn, n)) as proof:
             self._say_loss(learn, proof.loss_doubt)
             self._verify_places(proof, parts)
     except Cancelled as e: raise e.args[0] from None

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from fastai.callback.core import (CancelBackwardException, CancelBatchException, CancelEpochException, CancelFitException,
     CancelStepException, CancelTrainException, CancelValidException)
 from .chance import fix_all, others_drew
-from .controls import Casts, find_masks, shown
+from .controls import Casts, find_masks, hidden_steps, shown
 from .hooks import Place, PlaceHooks
 from .nested import has_samples, is_float, leaves, rebuild
 from .rows import alike, exceeds_rounding, padding_value, pick_rows, trial_perm, vary
@@ -82,7 +82,7 @@ class Trial:
         xb:tuple, # Its inputs
         n:int, # Batch size, at least 2
         own:set=frozenset(), # Leaves of the inputs, by index, that stay the sample's own; the trial has them alike in all rows
-        masks=None, # Padding masks, if they are known: index of the leaf, and the value that hides
+        masks=None, # Padding masks, if they are known, as `find_masks` says
         pads:bool=True, # Try padding that the rows lack?
         reads=None # A `LossReads`; by default the loss reads all that the model returns, and nothing else
     ):
@@ -129,14 +129,20 @@ def _begin(self:Trial):
     self.alike = {i for i in self.parts if varied[i] is None}-self.own
     ways = [[p if v is None else v for p,v in zip(plain,vs)] for vs in (varied,falling)]
     if _any_alike(self._try_plain(ways, plain)): unhide(self.model, self.state, every=True)
-    found = find_masks(self) if self.known_masks is None else {}
-    self.masks = {i:hidden for i,(hidden,_) in found.items()} if self.known_masks is None else self.known_masks
-    self.aligned = {i:shape for i,(_,shape) in found.items()}
+    found = find_masks(self) if self.known_masks is None else self.known_masks
+    self.masks,self.aligned = {i:hidden for i,(hidden,_) in found.items()},{i:shapes for i,(_,shapes) in found.items()}
+    self._empty_hidden()
     for i in self.own & set(self.parts): self.xs[i] = self.xs[i][:1].expand_as(self.xs[i]).clone()
     self.with_masks = list(self.xs)
     for i,hidden in self.masks.items(): self.xs[i] = torch.full_like(self.xs[i], shown(hidden))
 
 # %% ../nbs/12_trial.ipynb #a6d46d5a
+@patch
+def _empty_hidden(self:Trial):
+    "Set to zero what masks hide of floats, as where they are mixed"
+    for j in {j for shapes in self.aligned.values() for j in shapes}:
+        if is_float(self.xs[j]): self.xs[j] = self.xs[j].masked_fill(hidden_steps(self.xs, j, self.masks, self.aligned), 0)
+
 @patch
 def _try_plain(self:Trial, varied, plain):
     "Use rows that were made to differ if the model takes them, and the floating point type that it wants"

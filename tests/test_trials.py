@@ -472,7 +472,7 @@ def test_masks_that_some_batches_lack(tokens, masked):
     def right(b):
         m = union(b, b.x[1])
         return [net.pool(lerp(b, net.e(b.x[0])), m)] if tokens else [net(lerp(b, b.x[0]), m)]
-    batches = [(x(),MASK if o else None,Y[:8]) for o in masked]
+    batches = [(x()*(1 if tokens or not o else MASK[...,None]),MASK if o else None,Y[:8]) for o in masked]
     seen,error,_,_ = train(net, batches, fm.MixUp(8.), n_inp=2)
     assert error is None and len(seen)==len(masked) and follows(net, batches, fm.MixUp(8.), right, n_inp=2) is None
 
@@ -552,7 +552,8 @@ def test_a_mask_over_a_square_spectrogram_is_united():
         def forward(self, x, m): return self.h((x[:,0]*m[:,None]).sum(2)/m.sum(1, keepdim=True))
     net = Spectra()
     def right(b): return [net(lerp(b, b.x[0]), torch.maximum(b.x[1], b.x[1][b.perm]))]
-    assert follows(net, [(torch.randn(8,1,10,10),MASK.float(),Y[:8])], fm.MixUp(8.), right, n_inp=2) is None
+    x = torch.randn(8,1,10,10)*MASK[:,None,None]
+    assert follows(net, [(x,MASK.float(),Y[:8])], fm.MixUp(8.), right, n_inp=2) is None
 
 def test_what_may_be_a_mask_and_hides_nothing_is_said():
     class Leaky(nn.Module):
@@ -1637,3 +1638,79 @@ def test_targets_that_compare_samples_are_announced(mixer):
     for batches,loss in (([(x,torch.arange(8)) for x,_ in BATCHES],ce), (same,nn.BCEWithLogitsLoss())):
         assert sum('compares the samples' in o for o in train(Similar(), batches, mixer, loss=loss)[2])==1
     assert not any('compares' in o for o in train(nn.Linear(6,8), [(x,torch.randperm(8)) for x,_ in BATCHES], mixer)[2])
+
+# What a padding mask hides
+
+class Hidden(nn.Module):
+    "Features, whatever they are filled with where the mask hides them; `kind` says how it does"
+    def __init__(self, kind='ones'):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a,self.h,self.kind = nn.Linear(4,8),nn.Linear(8,3),kind
+    def forward(self, x, m):
+        m = {'ones':m==1, 'inverted':m==0, 'added':m==0, 'channels':m==1}[self.kind][...,None]
+        if self.kind=='channels': x = x.transpose(1,2)
+        z = self.a(x).relu().masked_fill(~m, 0)
+        return self.h(z.sum(1)/m.sum(1))
+
+def filled(kind, fill, low=-np.inf):
+    x = torch.where(MASK[...,None], SEQ, fill)
+    m = {'ones':MASK, 'inverted':(~MASK).float(), 'added':torch.zeros(8,10).masked_fill(~MASK, low), 'channels':MASK.long()}[kind]
+    return x.transpose(1,2).contiguous() if kind=='channels' else x,m
+
+@pytest.mark.parametrize('fill', (0.,-1.5,-999.,np.nan))
+@pytest.mark.parametrize('kind', ('ones','inverted','added','channels'))
+def test_what_a_mask_hides_counts_as_zero_in_a_mixture(kind, fill):
+    net = Hidden(kind)
+    def right(b):
+        x,m = b.x
+        x = torch.where(m[:,None]==1 if kind=='channels' else m[...,None]==(kind=='ones'), x, 0)
+        return net(lerp(b, x), {'ones':torch.logical_or, 'inverted':torch.minimum}.get(kind, torch.maximum)(m, m[b.perm]))
+    batch = (*filled(kind, fill),Y[:8])
+    for mixer in (fm.MixUp(8.),fm.ManifoldMixUp(8.)):
+        seen,error,said,_ = train(net, [batch,[t.roll(1, 0) for t in batch]], mixer, n_inp=2)
+        assert len(seen)==2 and error is None and all(bool(b.pred.isfinite().all()) for b in seen)
+        if isinstance(mixer, fm.ManifoldMixUp): continue
+        assert not said
+        for b in seen: torch.testing.assert_close(b.pred, right(b))
+
+def test_every_input_that_a_mask_hides_counts_as_zero_there():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a,self.b = Hidden(),Hidden()
+        def forward(self, x, z, m): return self.a(x, m)+self.b(z, m)
+    net,m = Two(),MASK
+    xs = [torch.where(m[...,None], torch.randn(8,10,4), fill) for fill in (7.,-999.)]
+    clean = [x*m[...,None] for x in xs]
+    def right(b): return [net(*[lerp(b, x) for x in clean], m | m[b.perm])]
+    assert follows(net, [(*xs,m,Y[:8])], fm.MixUp(8.), right, n_inp=3) is None
+
+@pytest.mark.parametrize('dims', (1,2))
+def test_what_a_mask_hides_is_not_seen_where_it_is_pasted(dims):
+    fits = [train(Hidden(), [(*filled('ones', fill),Y[:8])], fm.CutMix(dims=dims, generator=torch.Generator().manual_seed(0)), n_inp=2) for fill in (0.,-999.)]
+    (a,),(b,) = (seen for seen,*_ in fits)
+    assert b.mixed and torch.equal(a.lam, b.lam)
+    torch.testing.assert_close(a.pred, b.pred)
+
+def test_samples_without_a_share_of_a_partner_keep_what_is_hidden():
+    x,m = filled('ones', -999.)
+    for mixer in (fm.MixUp(0.),fm.MixUp(.05)):
+        b, = train(Hidden(), [(x,m,Y[:8])], mixer, n_inp=2)[0]
+        assert torch.equal(b.given[0][b.lam==1], x[b.lam==1]) and bool((b.lam==1).any())
+
+def test_a_mask_that_chooses_between_two_inputs_is_none():
+    class Chooses(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.h = nn.Linear(4,3)
+        def forward(self, x, z, m): return self.h(torch.where(m[...,None]>.5, x, z).mean(1))
+    _,error,said,_ = train(Chooses(), [(SEQ,torch.randn(8,10,4),MASK.float(),Y[:8])], fm.MixUp(8.), n_inp=3)
+    assert error or 'has two values' in ' '.join(said)
+
+def test_floats_beside_a_mask_that_it_does_not_hide_are_watched_for_padding():
+    class Beside(Hidden):
+        def forward(self, x, m, z): return super().forward(x, m)+self.h(self.a(z).mean(1))
+    late = torch.randn(8,12,4)
+    late[:5,9:] = -3.
+    assert any('as padding' in o for o in train(Beside(), [(*filled('ones', 0.),late,Y[:8])], fm.MixUp(8.), n_inp=3)[2])
