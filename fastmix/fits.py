@@ -201,6 +201,9 @@ def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
         for x in leaves(xb) if isinstance(x, torch.Tensor)) # a layer may run once for each step
     if proof.same: self.say('same', "All rows of the first batch have the same predictions, so it could not be tried whether they follow "
         "what is mixed inside the model: name the `layers` or the inputs= to mix if you know that they do")
+    if proof.coarse: self.say('coarse', "Predictions for the first batch differ from sample to sample by little more than rounding, so it could not be tried whether all "
+        "of what they depend on is mixed inside the model: return them without the large part that they have in common, and in float32, or mix before the model, "
+        "at its inputs=, if these can be interpolated")
     self._say_state(proof)
     if proof.keeps_samples: self.say_state()
     for i in parts.direct:

@@ -16,7 +16,7 @@ from torch import Tensor
 from fastcore.basics import patch
 from .hooks import BatchDim, Place
 from .nested import is_float, kind_of
-from .rows import difference, entry_sizes, exceeds_rounding, rounding, trial_perm, wide
+from .rows import difference, entry_sizes, exceeds_rounding, is_clear, rounding, trial_perm, wide
 from .trial import CannotRun, Trial, _shapes
 
 # %% ../nbs/13_proof.ipynb #d22cf518
@@ -63,6 +63,7 @@ def _begin(self:Proof):
     self.pred_with_masks = self.run(7, xs=self.with_masks)[0] if self.masks else self.pred
     self.losses = {False: loss, True: self._loss_of(self.returned) if self.masks else loss}
     self.same = not self.differs(self.pred)
+    self.coarse = self._any_coarse(self.pred) or self._any_coarse(self.pred_with_masks)
     self._set_tolerance()
     self.stateful = any(float((wide(q)-wide(p)).norm())>1e-3*self._spread(p, d) for (q,_),(p,d) in zip(self._outs(again),self._outs(self.pred)))
     self.keeps_samples = self.stateful and self._keeps_samples(again)
@@ -121,6 +122,12 @@ def differs(self:Proof, pred):
     "Do predictions differ from row to row by more than rounding?"
     return any(exceeds_rounding(p, _swapped(p, d), d.dim) for p,d in self._outs(pred))
 
+@patch
+def _any_coarse(self:Proof, pred):
+    "Is there an output that differs from row to row by little more than rounding, in which what goes round a place may not be seen?"
+    return any(exceeds_rounding(p, q, d.dim) and not is_clear(p, q, d.dim) for p,d in self._outs(pred) for q in [_swapped(p, d)])
+
+# %% ../nbs/13_proof.ipynb #c0de7107
 @patch
 def ratio(self:Proof, got, pred, n=7):
     "How far `got` is from the swapped rows of `pred`, in units of how far these are from the plain ones; the worst entry of an output counts"

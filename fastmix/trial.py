@@ -18,14 +18,14 @@ from .chance import fix_all, others_drew
 from .controls import Casts, find_masks, hidden_steps, shown
 from .hooks import Place, PlaceHooks
 from .nested import has_samples, is_float, leaves, rebuild
-from .rows import alike, exceeds_rounding, padding_value, pick_rows, trial_perm, vary
+from .rows import alike, is_clear, padding_value, pick_rows, trial_perm, vary
 from .state import State
 
 # %% ../nbs/12_trial.ipynb #3e97ae67
 def _noise_for(p):
-    "Values for a constant parameter with which data flow through it"
+    "Values for a constant parameter with which data flow through it; small ones for biases, beside which differences between samples would be rounding"
     if p.ndim>1: return torch.randn_like(p)/max(1, p[0].numel())**.5
-    return torch.rand_like(p)+0.5 if p.numel()>1 else torch.full_like(p, 0.5)
+    return (torch.rand_like(p)+0.5)*p.abs().max().clamp(0.1, 1) if p.numel()>1 else torch.full_like(p, 0.5)
 
 def unhide(
     model:nn.Module, # Any model, not wrapped
@@ -102,9 +102,9 @@ class Trial:
 
 # %% ../nbs/12_trial.ipynb #f21a1e44
 def _any_alike(pred):
-    "Is there a tensor in a prediction for 7 rows that is the same for all of them?"
+    "Is there a tensor in a prediction for 7 rows that is the same for all of them, or nearly so?"
     ts = [t.movedim(t.shape.index(7), 0) for t in pred if is_float(t) and 7 in t.shape]
-    return not all(exceeds_rounding(t, t[:1]) for t in ts)
+    return not all(is_clear(t, t[:1]) for t in ts)
 
 def padding(
     model:nn.Module # Any model

@@ -1714,3 +1714,35 @@ def test_floats_beside_a_mask_that_it_does_not_hide_are_watched_for_padding():
     late = torch.randn(8,12,4)
     late[:5,9:] = -3.
     assert any('as padding' in o for o in train(Beside(), [(*filled('ones', 0.),late,Y[:8])], fm.MixUp(8.), n_inp=3)[2])
+
+# Predictions that hardly differ
+
+class Narrow(nn.Module):
+    "Layers with small weights behind a sum, to which a part `by` of the input comes round the layer `a`"
+    def __init__(self, by):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a,self.c,self.by = nn.Linear(6,8),nn.Linear(6,8),by
+        self.rest = nn.Sequential(*[m for _ in range(4) for m in (nn.Linear(8,8),nn.LayerNorm(8))], nn.Linear(8,3))
+        for m in self.rest.modules():
+            if isinstance(m, nn.Linear):
+                nn.init.normal_(m.weight, std=.02)
+                nn.init.zeros_(m.bias)
+    def forward(self, x): return self.rest(self.a(x)+self.by*self.c(x))
+
+def test_a_small_part_that_goes_round_a_layer_is_seen_behind_constant_biases():
+    assert 'as a skip connection does' in (train(Narrow(.02), BATCHES, manifold(layers='a'))[1] or '')
+    _,error,said,_ = train(Narrow(0.), BATCHES, manifold(layers='a'))
+    assert error is None and not said
+
+class Offset(nn.Module):
+    "Predictions that are nearly one number"
+    def __init__(self, size):
+        super().__init__()
+        self.e,self.h,self.size = nn.Embedding(20,8),nn.Linear(8,3),size
+    def forward(self, x): return 1+self.size*self.h(self.e(x).mean(1))
+
+def test_predictions_that_differ_by_little_more_than_rounding_are_announced():
+    for size,announced in ((1e-4,True),(1e-2,False)):
+        _,error,said,_ = train(Offset(size), [(FULL,Y[:8])]*2, fm.MixUp(8.))
+        assert error is None and sum('little more than rounding' in o for o in said)==announced
