@@ -18,7 +18,7 @@ from .nested import has_samples, is_float, is_index, kind_of, leaves
 from .known import name_of
 from .trial import CannotRun, Cancelled, padding
 from .proof import Proof
-from .rows import constant_ends, padding_value
+from .rows import constant_ends, is_binary, padding_value
 from .places import goes_round, index_place, input_name, why_no_index_place
 from .parts import check_quantities, may_be_codes, may_be_mask, may_be_no_quantity, may_be_steps
 from .reads import LossReads
@@ -26,7 +26,7 @@ from .reads import LossReads
 # %% ../nbs/20_fits.ipynb #e5b15b3b
 def _nothing_found():
     "What is found out about inputs of one layout, before anything is"
-    return dict(masks={}, aligned={}, tried=False, outputs=None, asked_loss=None, pads=(), full=(), padding={'0.0'}, stateful=False, verifies=False,
+    return dict(masks={}, aligned={}, tried=False, outputs=None, asked_loss=None, pads=(), full=(), why_full='', padding={'0.0'}, stateful=False, verifies=False,
         input_follows=False, index=-1, mix_input=True)
 
 class Fit:
@@ -106,9 +106,9 @@ def _try_rows(self:Fit, learn, xb, n, parts, find, pads=True):
 @patch
 def verify(self:Fit, learn, xb, n, parts):
     "Try the places again when that is due; raises RuntimeError if predictions follow no more"
-    if any(_has_padding(leaves(xb)[i], self.pads) for i in self.full): raise RuntimeError("Expected batches without padding, since the "
-        "model looks for it by itself and the first batch had none, but got some: give the model a padding mask as an input, or mix behind what "
-        "it does with padding, as ManifoldMixUp(layers=...) does")
+    if any(_has_padding(leaves(xb)[i], self.pads) for i in self.full): raise RuntimeError(
+        f"Expected batches without padding, since the first batch had none and the model {self.why_full}, but got some: give the model a padding "
+        "mask as an input, or mix behind what it does with padding, as ManifoldMixUp(layers=...) does")
     due = self.loss_func is not learn.loss_func or self.batches in _again
     due |= self.verifies and _new_padding(self, leaves(xb))
     self.loss_func = learn.loss_func
@@ -169,6 +169,23 @@ def _say_state(self:Fit, proof):
         "trial are not taken back: count in an attribute, which is put back")
 
 
+# %% ../nbs/20_fits.ipynb #c0de7109
+@patch
+def _watch_padding(self:Fit, pads, full, why):
+    "Let no batch have padding in the leaves `full` of its inputs, and say so once"
+    self.pads,self.full,self.why_full = pads,full,why
+    self.say('pads', f"The model {why}, so it can be mixed only as long as no batch has any (index {', '.join(map(str, pads))}): "
+        "a fit ends with an error when one does")
+
+@patch
+def _watch_untried(self:Fit, proof, parts):
+    "Watch for padding in indices, if the model stopped on rows with padding and the batch has none"
+    pads,xs = padding(proof.model),leaves(proof.xb)
+    def lacks(x): return x.ndim==2 and x.shape[1]>2 and not is_binary(x) and not _has_padding(x, pads)
+    full = [] if proof.varies else [i for i in parts.inside if i not in proof.masks and lacks(xs[i])]
+    if full: self._watch_padding(pads, full, 
+        'could not be tried with padding' + (f' ({type(e).__name__}: {str(e)[:100]})' if (e := proof.stopped) else ''))
+
 # %% ../nbs/20_fits.ipynb #32e30f0c
 @patch
 def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
@@ -191,9 +208,8 @@ def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
         self._start_over()
         try: proof = self._try_rows(learn, xb, n, parts, find, pads=False)
         except ValueError: raise e from None
-        self.pads,self.full = pads,full
-        self.say('pads', f"The model looks for padding (index {', '.join(map(str, pads))}) by itself, so it can be mixed only as long as no "
-            "batch has any: a fit ends with an error when one does")
+        self._watch_padding(pads, full, 'looks for padding by itself')
+    else: self._watch_untried(proof, parts)
     self._say_loss(learn, proof.loss_doubt)
     if otherwise is not None: return
     self.stateful,self.verifies = proof.stateful,True

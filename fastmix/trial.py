@@ -128,6 +128,7 @@ def _begin(self:Trial):
     varied,falling = ([vary(o, copies, self.pads, sort, values.get(i)) if i in self.parts else o for i,o in enumerate(plain)] for sort in (False,True))
     self.alike = {i for i in self.parts if varied[i] is None}-self.own
     ways = [[p if v is None else v for p,v in zip(plain,vs)] for vs in (varied,falling)]
+    if len({is_float(plain[i]) for i in self.parts})>1: ways += [[p if is_float(p) else w for p,w in zip(plain,ws)] for ws in ways] # NaN that stands for padding
     if _any_alike(self._try_plain(ways, plain)): unhide(self.model, self.state, every=True)
     found = find_masks(self) if self.known_masks is None else self.known_masks
     self.masks,self.aligned = {i:hidden for i,(hidden,_) in found.items()},{i:shapes for i,(_,shapes) in found.items()}
@@ -147,13 +148,14 @@ def _empty_hidden(self:Trial):
 def _try_plain(self:Trial, varied, plain):
     "Use rows that were made to differ if the model takes them, and the floating point type that it wants"
     p = next((p for p in self.model.parameters() if p.is_floating_point()), None)
-    half = p is not None and p.dtype in (torch.float16,torch.bfloat16)
+    half,self.stopped = p is not None and p.dtype in (torch.float16,torch.bfloat16),None
     for dtype in (None,p.dtype) if half else (None,):
         for xs in (*varied,plain):
             self.xs,self.dtype = list(xs),dtype
             try: pred,_ = self.run(7)
-            except Exception as e: error = e
+            except Exception as e: error = self.stopped = e
             else:
+                self.varies = xs is not plain
                 if xs is plain: self.alike |= {i for i in self.parts if alike(plain[i])}-self.own
                 if xs is plain or all(bool(o.isfinite().all()) for o in pred if is_float(o)): return pred
     raise CannotRun("Expected a model that runs on 7 rows of its batch, on which places are tried, but it stopped with "

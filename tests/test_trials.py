@@ -1746,3 +1746,54 @@ def test_predictions_that_differ_by_little_more_than_rounding_are_announced():
     for size,announced in ((1e-4,True),(1e-2,False)):
         _,error,said,_ = train(Offset(size), [(FULL,Y[:8])]*2, fm.MixUp(8.))
         assert error is None and sum('little more than rounding' in o for o in said)==announced
+
+# Models that take no rows but those of the batch
+
+class Ends(nn.Module):
+    "The mean of the tokens up to the 19, of which each row has to have one"
+    def __init__(self):
+        super().__init__()
+        self.e,self.h = nn.Embedding(20,8),nn.Linear(8,3)
+    def forward(self, x):
+        if not bool(((x==19).sum(1)==1).all()): raise ValueError('one end in each row')
+        m = ((x==19).cumsum(1).roll(1, 1).index_fill(1, torch.tensor(0), 0)==0).float()[...,None]
+        return self.h((self.e(x)*m).sum(1)/m.sum(1))
+
+def ended(n): return torch.where(torch.arange(10)<n[:,None]-1, FULL.clamp(max=18), torch.where(torch.arange(10)==n[:,None]-1, 19, 0))
+
+def test_padding_that_could_not_be_tried_is_announced_and_ends_the_fit():
+    net,full,ragged = Ends(),ended(torch.full((8,), 10)),ended(LENGTHS)
+    def right(b): return [net.h(lerp(b, net.e(b.x[0]).mean(1)))]
+    assert follows(net, [(full,Y[:8])]*2, fm.MixUp(8.), right) is None
+    seen,error,said,_ = train(net, [(full,Y[:8]),(full,Y[:8]),(ragged,Y[:8])], fm.MixUp(8.))
+    assert len(seen)==2 and 'without padding' in error and sum('could not be tried with padding (ValueError: one end' in o for o in said)==1
+
+class Begins(nn.Module):
+    "The mean of all steps, the first of which has to be `first`"
+    def __init__(self, e, first):
+        super().__init__()
+        self.e,self.h,self.first = e,nn.Linear(8,3),first
+    def forward(self, x):
+        if not bool((x[:,0]==self.first).all()): raise ValueError('another begin')
+        return self.h(self.e(x).mean(1))
+
+@pytest.mark.parametrize('floats', (False,True))
+def test_models_that_take_the_rows_of_the_batch_alone_are_mixed(floats):
+    x = SEQ.clone() if floats else RAGGED.clone()
+    x[:,0] = 3
+    net = Begins(nn.Linear(4,8) if floats else nn.Embedding(20,8), 3)
+    def right(b): return [net.h(lerp(b, net.e(b.x[0]).mean(1)))]
+    mixer = manifold(layers='e') if floats else fm.MixUp(8.)
+    assert follows(net, [(x,Y[:8]),(x.flip(0),Y[:8])], mixer, right) is None
+    seen,_,said,_ = train(net, [(x,Y[:8]),(x.flip(0),Y[:8])], mixer)
+    assert len(seen)==2 and not said
+
+def test_padding_of_indices_is_tried_beside_floats_that_hold_nan():
+    class Beside(Hidden):
+        def __init__(self):
+            super().__init__()
+            self.e = nn.Embedding(20,8)
+        def forward(self, x, m, ids): return super().forward(x, m)+self.h(self.e(ids).mean(1))
+    batches = [(*[o.roll(k, 0) for o in filled('ones', np.nan)],ids,Y[:8]) for k,ids in enumerate((FULL,RAGGED))]
+    seen,error,said,_ = train(Beside(), batches, fm.MixUp(8.), n_inp=3)
+    assert len(seen)==2 and error is None and not said
