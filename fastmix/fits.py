@@ -64,10 +64,10 @@ def _layout(xb, by_length):
 
 @patch
 def meet(self:Fit, xb):
-    "Take up what was found out about inputs of this layout, or forget what was found out about another one"
+    "Take up what was found out about inputs of this layout, or forget what was found out about another one; of many, the last 64 are kept"
     layout = _layout(xb, self.by_length)
     if layout==self.layout: return
-    if self.tried: self.layouts.append((self.layout,{k:getattr(self, k) for k in _nothing_found()},self.hooks.places))
+    if self.tried: self.layouts = [*self.layouts,(self.layout,{k:getattr(self, k) for k in _nothing_found()},self.hooks.places)][-64:]
     is_first,self.layout = self.layout is None,layout
     if is_first: return
     self.hooks.remove()
@@ -78,6 +78,11 @@ def meet(self:Fit, xb):
         self.hooks.places = places
         del self.layouts[i]
         return
+
+@patch
+def _go_by_length(self:Fit, xb):
+    "From now on try samples of each size anew"
+    self.by_length,self.layout = True,_layout(xb, True)
 
 # %% ../nbs/20_fits.ipynb #cd7f0527
 _again = {2,*(5**k for k in range(3, 12))} # batches in which places are tried again
@@ -213,8 +218,7 @@ def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
     self._say_loss(learn, proof.loss_doubt)
     if otherwise is not None: return
     self.stateful,self.verifies = proof.stateful,True
-    self.by_length = self.by_length or any(k>1 and k in x.shape[1:] for p in self.hooks.places for k in p.calls.values()
-        for x in leaves(xb) if isinstance(x, torch.Tensor)) # a layer may run once for each step
+    if any(k>1 for p in self.hooks.places for k in p.calls.values()): self._go_by_length(xb) # a layer may run once for each step, or for each part
     if proof.same: self.say('same', "All rows of the first batch have the same predictions, so it could not be tried whether they follow "
         "what is mixed inside the model: name the `layers` or the inputs= to mix if you know that they do")
     if proof.coarse: self.say('coarse', "Predictions for the first batch differ from sample to sample by little more than rounding, so it could not be tried whether all "
@@ -223,15 +227,16 @@ def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
     self._say_state(proof)
     if proof.keeps_samples: self.say_state()
     for i in parts.direct:
-        if i not in proof.masks and may_be_mask(leaves(xb), i): self.say(i, f"{input_name(xb, i)} has two values, as a mask has, but in a trial it "
-            "hid nothing completely, and so it is interpolated: if it is a mask, name the inputs= to mix without it, and mix at a layer behind what it hides")
+        if not parts.named and i not in proof.masks and may_be_mask(leaves(xb), i): self.say(i, f"{input_name(xb, i)} has two values, as a mask has, but in a "
+            "trial it hid nothing completely, and so it is interpolated: name it in inputs= if it is a quantity; if it is a mask, name the inputs= to mix "
+            "without it, and mix at a layer behind what it hides")
     for i in proof.alike-{*parts.direct}: self.say(i, f"{input_name(xb, i)} is the same for all samples of the first batch, so it could "
         "not be tried whether it is mixed with the others; name the inputs= to mix, to have it stay the sample's own")
 
 @patch
 def find_index_place(self:Fit, proof, parts, pasted=()):
     "Where indices are mixed inside the model, while what can be is mixed or `pasted` at the input; raises if predictions do not follow"
-    for message in check_quantities(proof, [i for i in parts.direct if i not in pasted]): self.say('steps', message)
+    for message in check_quantities(proof, [i for i in parts.direct if i not in pasted]): parts.named or self.say('steps', message)
     if not self.needs_trial(proof.xb, proof.n) and not _any_steps(proof.xb, proof.n, parts): return
     swap = [i for i in parts.direct if i not in proof.masks]
     carried = [i for i in parts.inside if i not in proof.masks]

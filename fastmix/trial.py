@@ -77,6 +77,7 @@ class Cancelled(BaseException): "fastai's way to end a batch or a fit, which no 
 
 class Trial:
     "A model and a few rows of its batch. Use it as a context: it leaves the model as it was"
+    q = 0.98
     def __init__(self,
         model:nn.Module, # Any model, not wrapped
         xb:tuple, # Its inputs
@@ -184,13 +185,13 @@ def run(self:Trial,
     record=False, # Note what is called?
     reset=True, # Start from the state that the model had? Else from what the last run left
     watch=False, # Return which leaves of the inputs are cast to whole numbers?
-    q=0.98, # What uniform draws give, as a quantile: what happens by chance with a smaller probability than 1-q does not happen
+    q=None, # What uniform draws give, as a quantile, by default 0.98: what happens by chance with a smaller probability than 1-q does not happen
     seed=0 # Unless this is 0, leave to chance by what the model may decide what to do, and seed it
 )->tuple: # Leaves of the prediction, and `Call`s in the order they ended
     "Run the model once"
     self.passes += 1
     if reset: self.state.reset()
-    fixed = fix_all(q, n, seed, self.state.draws)
+    fixed = fix_all(q or self.q, n, seed, self.state.draws)
     xs = [o[:n].clone() if i in self.parts else o for i,o in enumerate(self.xs if xs is None else xs)]
     perm = trial_perm(n, xs[self.parts[0]].device)
     for i in swap: xs[i] = xs[i][perm]

@@ -1,5 +1,5 @@
 "Models, batches and callbacks that are not in every batch what they are in the first: what is predicted is the mixture, or the fit is refused"
-import copy, itertools, numpy as np, pytest, random, torch, torch.nn.functional as F, warnings
+import copy, io, itertools, numpy as np, pytest, random, torch, torch.nn.functional as F, warnings
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
@@ -479,7 +479,7 @@ def test_masks_that_some_batches_lack(tokens, masked):
 def test_keys_that_some_batches_lack():
     net = Pooled(False)
     def right(b): return [net(lerp(b, b.x[0]['x']), union(b, b.x[0].get('m')))]
-    batches = [(dict(m=MASK, x=torch.randn(8,10,4)),Y[:8]),(dict(x=torch.randn(8,10,4)),Y[:8])]
+    batches = [(dict(m=MASK, x=torch.randn(8,10,4)*MASK[...,None]),Y[:8]),(dict(x=torch.randn(8,10,4)),Y[:8])]
     assert follows(net, batches, fm.MixUp(8.), right) is None
 
 def test_a_layer_that_runs_once_a_step_may_run_more_often():
@@ -1797,3 +1797,93 @@ def test_padding_of_indices_is_tried_beside_floats_that_hold_nan():
     batches = [(*[o.roll(k, 0) for o in filled('ones', np.nan)],ids,Y[:8]) for k,ids in enumerate((FULL,RAGGED))]
     seen,error,said,_ = train(Beside(), batches, fm.MixUp(8.), n_inp=3)
     assert len(seen)==2 and error is None and not said
+
+# Layers that run as often as the sample is long, or by chance
+
+WRITTEN = io.StringIO() # which a trial does not put back
+class Chunks(nn.Module):
+    "The mean over parts of four steps, each of which is embedded by itself"
+    def __init__(self):
+        super().__init__()
+        self.e,self.h = nn.Embedding(20,8),nn.Linear(8,3)
+    def forward(self, x):
+        WRITTEN.write(f'{len(x)} ')
+        return self.h(torch.stack([self.e(c).mean(1) for c in x.split(4, 1)]).mean(0))
+
+@pytest.mark.parametrize('mixer', (fm.MixUp(8.),manifold(layers='e')), ids=str)
+def test_a_layer_that_runs_once_for_each_part_is_tried_for_each_length(mixer):
+    net,passes = Chunks(),[]
+    batches = [(torch.randint(20, (8,4*k)),Y[:8]) for k in (5,5,3,5,1,3,1,5)]
+    class Count(Callback):
+        order = 10**6
+        def after_batch(self):
+            passes.append(WRITTEN.getvalue().count('7 '))
+            WRITTEN.truncate(WRITTEN.seek(0))
+    def right(b): return [net.h(lerp(b, net.e(b.x[0]).mean(1)))]
+    assert follows(net, batches, mixer, right, Count()) is None
+    first = [passes[k] for k in (0,2,4)]
+    assert all(first) and not any(passes[k] for k in (3,5,6,7))
+
+def test_the_lengths_that_are_remembered_are_few():
+    batches = [(torch.randint(20, (2,k)),Y[:2]) for k in (5,*range(6,75),5,74)]
+    passes = []
+    class Count(Callback):
+        order = 10**6
+        def after_batch(self):
+            passes.append(WRITTEN.getvalue().count('7 '))
+            WRITTEN.truncate(WRITTEN.seek(0))
+    seen,error,*_ = train(Chunks(), batches, fm.MixUp(8.), Count())
+    assert error is None and len(seen)==len(batches) and all(passes[2:71]) and not passes[71]
+
+class Towers(nn.Module):
+    "The sum of two towers, one of which `drops` leaves out"
+    def __init__(self, drops):
+        super().__init__()
+        self.a,self.b,self.h,self.drops,self.late = nn.Embedding(20,8),nn.Embedding(20,8),nn.Linear(8,3),drops,False
+    def parts(self, x, z): return [self.a(x).mean(1),self.b(z).mean(1)]
+    def forward(self, x, z):
+        out = torch.rand(()).item() if self.drops else 0.
+        if self.late or out>.7: return self.h(self.a(x).mean(1))
+        return self.h(self.b(z).mean(1) if .4<out<.7 else sum(self.parts(x, z)))
+
+TOWERS = fm.MixUp(8.),manifold(layers=[('a','b')])
+@pytest.mark.parametrize('mixer', TOWERS, ids=str)
+def test_towers_that_are_dropped_by_chance_are_mixed_where_they_run(mixer):
+    net,batches = Towers(True),[(torch.randint(20, (8,5)),torch.randint(20, (8,4)),Y[:8]) for _ in range(16)]
+    def right(b):
+        p,q = net.parts(*b.x)
+        return [net.h(lerp(b, o)) for o in (p,q,p+q)]
+    assert follows(net, batches, mixer, right, n_inp=2) is None
+    seen = train(net, batches, mixer, n_inp=2)[0]
+    assert len(seen)==16 and all(b.mixed for b in seen)
+
+@pytest.mark.parametrize('mixer', TOWERS, ids=str)
+def test_a_tower_that_stops_without_a_draw_ends_the_fit(mixer):
+    def late(model, i): model.late = i>=2
+    batches = [(torch.randint(20, (8,5)),torch.randint(20, (8,4)),Y[:8]) for _ in range(4)]
+    seen,error,*_ = train(Towers(False), batches, mixer, n_inp=2, late=late)
+    assert len(seen)<4 and ('ran 1 times' in error or 'do not' in error)
+
+# What a user says of an input
+
+class Flags(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.c,self.m,self.h = nn.Conv2d(3,8,3),nn.Linear(3,4),nn.Linear(12,3)
+    def forward(self, x, flags): return self.h(torch.cat([self.c(x).relu().mean((2,3)),self.m(flags)], 1))
+
+@pytest.mark.parametrize('cls', (fm.MixUp,fm.CutMix))
+def test_flags_that_are_named_as_inputs_are_quantities(cls):
+    batches = [(torch.randn(8,3,6,6),F.one_hot(torch.randint(0, 3, (8,)), 3).float(),Y[:8]) for _ in range(2)]
+    for inputs,announced in ((None,1),((0,1),0)):
+        _,error,said,_ = train(Flags(), batches, cls(inputs=inputs), n_inp=2)
+        assert error is None and sum('name it in inputs= if it is a quantity' in o for o in said)==announced==len(said)
+
+def test_a_mask_that_is_named_as_an_input_is_united_all_the_same():
+    net,(x,m) = Hidden(),filled('ones', 0.)
+    def right(b): return [net(lerp(b, x), m | m[b.perm])]
+    assert follows(net, [(x,m,Y[:8])], fm.MixUp(8., inputs=(0,1)), right, n_inp=2) is None
+
+def test_steps_of_a_named_input_are_not_announced():
+    _,error,said,_ = train(Column(READ['near']), [(table(torch.arange(8)),Y[:8])], fm.MixUp(8., inputs=0))
+    assert error and 'decides by' in error or not any('in steps' in o for o in said)
