@@ -104,6 +104,7 @@ def _try_rows(self:Fit, learn, xb, n, parts, find, pads=True):
         with Proof(unwrap(learn.model), xb, n, parts.own, pads=pads, reads=LossReads(learn, n)) as proof:
             self.masks,self.aligned = proof.masks,proof.aligned
             find(proof)
+            if proof.by_length(self.hooks.places): self._go_by_length(xb)
     except Cancelled as e: raise e.args[0] from None
     return proof
 
@@ -218,7 +219,7 @@ def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
     self._say_loss(learn, proof.loss_doubt)
     if otherwise is not None: return
     self.stateful,self.verifies = proof.stateful,True
-    if any(k>1 for p in self.hooks.places for k in p.calls.values()): self._go_by_length(xb) # a layer may run once for each step, or for each part
+
     if proof.same: self.say('same', "All rows of the first batch have the same predictions, so it could not be tried whether they follow "
         "what is mixed inside the model: name the `layers` or the inputs= to mix if you know that they do")
     if proof.coarse: self.say('coarse', "Predictions for the first batch differ from sample to sample by little more than rounding, so it could not be tried whether all "

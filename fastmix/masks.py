@@ -78,9 +78,9 @@ def is_pasted(self:Fit, i, m, cut):
 # %% ../nbs/21_masks.ipynb #c0de7105
 @patch
 def _mix_shown(self:Fit, b, j, mix, united):
-    "Leaf `j` of the inputs mixed, with zeros for what the `united` masks hide; samples without a partner's share keep it"
+    "Leaf `j` of the inputs mixed, with zeros for what masks hide that are not pasted with it; samples without a partner's share keep it"
     ts = leaves(b.xb)
-    x,hidden = ts[j],hidden_steps(ts, j, united, self.aligned)
+    x,hidden = ts[j],hidden_steps(ts, j, united if b.cut and b.cut.cuts(ts[j]) else self.masks, self.aligned)
     if hidden is None: return mix(x)
     return torch.where(hidden & (b.lam==1).view(-1, *[1]*(x.ndim-1)), x, mix(x.masked_fill(hidden, 0)))
 

@@ -266,3 +266,20 @@ def follows(self:Proof, place, swap=(), masked=False):
     except Exception as e: # a model that stops there can't be mixed there
         self.error = e
         return False
+
+# %% ../nbs/13_proof.ipynb #c0de710e
+@patch
+def by_length(self:Proof,
+    places:list # `Place`s that hold
+)->bool:
+    "May layers that run several times run otherwise for samples of another length?"
+    often = {m:k for p in places for m,k in p.calls.items() if k>1}
+    longs = [i for i in self.parts if self.xs[i].ndim>1]
+    return bool(often) and not any(some and self._runs_alike(often, some) for some in (longs,[i for i in longs if i in self.masks or not is_float(self.xs[i])]))
+
+@patch
+def _runs_alike(self:Proof, often, some):
+    "Do layers run as `often` if the leaves `some` are cut to half their length?"
+    try: calls = self.run(7, xs=[o[:,:(o.shape[1]+1)//2] if i in some else o for i,o in enumerate(self.xs)], record=True)[1]
+    except Exception: return False
+    return all(sum(c.m is m for c in calls)==k for m,k in often.items())

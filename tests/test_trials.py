@@ -1693,6 +1693,16 @@ def test_what_a_mask_hides_is_not_seen_where_it_is_pasted(dims):
     assert b.mixed and torch.equal(a.lam, b.lam)
     torch.testing.assert_close(a.pred, b.pred)
 
+def test_what_a_pasted_mask_hides_of_an_interpolated_input_counts_as_zero():
+    class Beside(Hidden):
+        def forward(self, x, m, z): return super().forward(x, m)+(z.masked_fill(m==0, 0)).sum(1, keepdim=True)
+    z = torch.randn(8,10)
+    fits = [train(Beside(), [(*filled('ones', fill),torch.where(MASK, z, fill),Y[:8])], fm.CutMix(dims=1, generator=torch.Generator().manual_seed(0)), n_inp=3)
+        for fill in (0.,-999.)]
+    (a,),(b,) = (seen for seen,*_ in fits)
+    assert b.mixed and torch.equal(a.lam, b.lam)
+    torch.testing.assert_close(a.pred, b.pred)
+
 def test_samples_without_a_share_of_a_partner_keep_what_is_hidden():
     x,m = filled('ones', -999.)
     for mixer in (fm.MixUp(0.),fm.MixUp(.05)):
@@ -1834,6 +1844,28 @@ def test_the_lengths_that_are_remembered_are_few():
             WRITTEN.truncate(WRITTEN.seek(0))
     seen,error,*_ = train(Chunks(), batches, fm.MixUp(8.), Count())
     assert error is None and len(seen)==len(batches) and all(passes[2:71]) and not passes[71]
+
+class Siamese(nn.Module):
+    "Two texts, which pass the same embedding, and features beside them"
+    def __init__(self):
+        super().__init__()
+        self.e,self.f,self.h = nn.Embedding(20,8),nn.Linear(6,8),nn.Linear(8,3)
+    def sum(self, x, z, f): return self.e(x).mean(1)-self.e(z).mean(1)+self.f(f)
+    def forward(self, *xs):
+        WRITTEN.write(f'{len(xs[0])} ')
+        return self.h(self.sum(*xs))
+
+def test_a_layer_that_runs_twice_at_any_length_is_tried_once():
+    net,passes = Siamese(),[]
+    batches = [(torch.randint(20, (8,a)),torch.randint(20, (8,b)),X[:8],Y[:8]) for a,b in ((5,7),(4,7),(9,3),(2,2))]
+    class Count(Callback):
+        order = 10**6
+        def after_batch(self):
+            passes.append(WRITTEN.getvalue().count('7 '))
+            WRITTEN.truncate(WRITTEN.seek(0))
+    def right(b): return [net.h(lerp(b, net.sum(*b.x)))]
+    assert follows(net, batches, fm.MixUp(8.), right, Count(), n_inp=3) is None
+    assert len(passes)>=4 and passes[0] and not any(passes[2:4])
 
 class Towers(nn.Module):
     "The sum of two towers, one of which `drops` leaves out"
