@@ -75,6 +75,13 @@ def _pasted(self:PerSample, b, mask, *others):
     return others
 
 @patch
+def _paste_input(self:PerSample, b, x, new):
+    "`new`, the mixed input, with what it hides as it is in `x` where a mixer that pastes was drawn: the masks are pasted there"
+    for k,(m,o) in enumerate(zip(self.mixers,b.each)):
+        if m._pastes: new = self._select(b, k, m._mix_part(x, o), new)
+    return new
+
+@patch
 def _mix_inputs(self:PerSample, fit, b, parts):
     "A mask of padding is pasted with its input where a mixer that pastes was drawn, and united elsewhere"
     plain = leaves(b.xb)
@@ -82,6 +89,9 @@ def _mix_inputs(self:PerSample, fit, b, parts):
     new = leaves(b.xb)
     masks = [i for i in fit.masks if b.cut and new[i] is not plain[i] and fit.is_pasted(i, plain[i], b.cut)]
     for i in masks: new[i] = as_mask(new[i], fit.masks[i], self._pasted(b, plain[i]==fit.masks[i], new[i]==fit.masks[i])[0])
+    for j in parts.direct:
+        over = {i for i,shapes in fit.aligned.items() if j in shapes}
+        if over and over.issubset(masks) and b.cut.cuts(plain[j]): new[j] = self._paste_input(b, plain[j], new[j])
     if masks: b.xb = rebuild(b.xb, new)
 
 # %% ../nbs/30_each.ipynb #6b5f6298

@@ -18,7 +18,7 @@ from .nested import has_samples, is_float, is_index, kind_of, leaves
 from .known import name_of
 from .trial import CannotRun, Cancelled, padding
 from .proof import Proof, moves
-from .rows import constant_ends, padding_value
+from .rows import constant_ends, is_binary, padding_value
 from .places import goes_round, index_place, input_name, why_no_index_place
 from .parts import check_quantities, may_be_codes, may_be_mask, may_be_no_quantity, may_be_steps
 from .reads import LossReads
@@ -26,7 +26,7 @@ from .reads import LossReads
 # %% ../nbs/20_fits.ipynb #e5b15b3b
 def _nothing_found():
     "What is found out about inputs of one layout, before anything is"
-    return dict(masks={}, aligned={}, tried=False, outputs=None, asked_loss=None, pads=(), full=(), padding={'0.0'}, stateful=False, verifies=False,
+    return dict(masks={}, aligned={}, tried=False, outputs=None, asked_loss=None, pads=(), full=(), why_full='', padding={'0.0'}, stateful=False, verifies=False,
         input_follows=False, index=-1, mix_input=True)
 
 class Fit:
@@ -71,10 +71,10 @@ def _layout(xb, by_length, by_value):
 
 @patch
 def meet(self:Fit, xb):
-    "Take up what was found out about inputs of this layout, or forget what was found out about another one"
+    "Take up what was found out about inputs of this layout, or forget what was found out about another one; of many, the last 64 are kept"
     layout = _layout(xb, self.by_length, len(self.layouts)<16) # a number that is another in each batch says nothing
     if layout==self.layout: return
-    if self.tried: self.layouts.append((self.layout,{k:getattr(self, k) for k in _nothing_found()},self.hooks.places))
+    if self.tried: self.layouts = [*self.layouts,(self.layout,{k:getattr(self, k) for k in _nothing_found()},self.hooks.places)][-64:]
     is_first,self.layout = self.layout is None,layout
     if is_first: return
     self.hooks.remove()
@@ -85,6 +85,11 @@ def meet(self:Fit, xb):
         self.hooks.places = places
         del self.layouts[i]
         return
+
+@patch
+def _go_by_length(self:Fit, xb):
+    "From now on try samples of each size anew"
+    self.by_length,self.layout = True,_layout(xb, True)
 
 # %% ../nbs/20_fits.ipynb #cd7f0527
 _again = {2,*(5**k for k in range(3, 12))} # batches in which places are tried again
@@ -106,6 +111,7 @@ def _try_rows(self:Fit, learn, xb, n, parts, find, pads=True):
         with Proof(unwrap(learn.model), xb, n, parts.own, pads=pads, reads=LossReads(learn, n)) as proof:
             self.masks,self.aligned,self.reads_more = proof.masks,proof.aligned,proof.reads_more
             find(proof)
+            if proof.by_length(self.hooks.places): self._go_by_length(xb)
     except Cancelled as e: raise e.args[0] from None
     return proof
 
@@ -113,15 +119,16 @@ def _try_rows(self:Fit, learn, xb, n, parts, find, pads=True):
 @patch
 def verify(self:Fit, learn, xb, n, parts):
     "Try the places again when that is due; raises RuntimeError if predictions follow no more"
-    if any(_has_padding(leaves(xb)[i], self.pads) for i in self.full): raise RuntimeError("Expected batches without padding, since the "
-        "model looks for it by itself and the first batch had none, but got some: give the model a padding mask as an input, or mix behind what "
-        "it does with padding, as ManifoldMixUp(layers=...) does")
+    if any(_has_padding(leaves(xb)[i], self.pads) for i in self.full): raise RuntimeError(
+        f"Expected batches without padding, since the first batch had none and the model {self.why_full}, but got some: give the model a padding "
+        "mask as an input, or mix behind what it does with padding, as ManifoldMixUp(layers=...) does")
     due = self.loss_func is not learn.loss_func or self.model is not learn.model or self.batches in _again
     due |= self.verifies and _new_padding(self, leaves(xb))
     self.loss_func,self.model = learn.loss_func,learn.model
     if not due or not self.verifies or self.stateful or n<2: return
     try:
-        with Proof(unwrap(learn.model), xb, n, parts.own, self.masks, not self.pads, LossReads(learn, n)) as proof:
+        masks = {i:(hidden,self.aligned[i]) for i,hidden in self.masks.items()}
+        with Proof(unwrap(learn.model), xb, n, parts.own, masks, not self.pads, LossReads(learn, n)) as proof:
             self._say_loss(learn, proof.loss_doubt)
             self._verify_places(proof, parts)
     except Cancelled as e: raise e.args[0] from None
@@ -175,6 +182,23 @@ def _say_state(self:Fit, proof):
         "trial are not taken back: count in an attribute, which is put back")
 
 
+# %% ../nbs/20_fits.ipynb #c0de7109
+@patch
+def _watch_padding(self:Fit, pads, full, why):
+    "Let no batch have padding in the leaves `full` of its inputs, and say so once"
+    self.pads,self.full,self.why_full = pads,full,why
+    self.say('pads', f"The model {why}, so it can be mixed only as long as no batch has any (index {', '.join(map(str, pads))}): "
+        "a fit ends with an error when one does")
+
+@patch
+def _watch_untried(self:Fit, proof, parts):
+    "Watch for padding in indices, if the model stopped on rows with padding and the batch has none"
+    pads,xs = padding(proof.model),leaves(proof.xb)
+    def lacks(x): return x.ndim==2 and x.shape[1]>2 and not is_binary(x) and not _has_padding(x, pads)
+    full = [] if proof.varies else [i for i in parts.inside if i not in proof.masks and lacks(xs[i])]
+    if full: self._watch_padding(pads, full, 
+        'could not be tried with padding' + (f' ({type(e).__name__}: {str(e)[:100]})' if (e := proof.stopped) else ''))
+
 # %% ../nbs/20_fits.ipynb #32e30f0c
 @patch
 def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
@@ -197,28 +221,30 @@ def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
         self._start_over()
         try: proof = self._try_rows(learn, xb, n, parts, find, pads=False)
         except ValueError: raise e from None
-        self.pads,self.full = pads,full
-        self.say('pads', f"The model looks for padding (index {', '.join(map(str, pads))}) by itself, so it can be mixed only as long as no "
-            "batch has any: a fit ends with an error when one does")
+        self._watch_padding(pads, full, 'looks for padding by itself')
+    else: self._watch_untried(proof, parts)
     self._say_loss(learn, proof.loss_doubt)
     if otherwise is not None: return
     self.stateful,self.verifies = proof.stateful,True
-    self.by_length = self.by_length or any(k>1 and k in x.shape[1:] for p in self.hooks.places for k in p.calls.values()
-        for x in leaves(xb) if isinstance(x, torch.Tensor)) # a layer may run once for each step
+
     if proof.same: self.say('same', "All rows of the first batch have the same predictions, so it could not be tried whether they follow "
         "what is mixed inside the model: name the `layers` or the inputs= to mix if you know that they do")
+    if proof.coarse: self.say('coarse', "Predictions for the first batch differ from sample to sample by little more than rounding, so it could not be tried whether all "
+        "of what they depend on is mixed inside the model: return them without the large part that they have in common, and in float32, or mix before the model, "
+        "at its inputs=, if these can be interpolated")
     self._say_state(proof)
     if proof.keeps_samples: self.say_state()
     for i in parts.direct:
-        if i not in proof.masks and may_be_mask(leaves(xb), i): self.say(i, f"{input_name(xb, i)} has two values, as a mask has, but in a trial it "
-            "hid nothing completely, and so it is interpolated: if it is a mask, name the inputs= to mix without it, and mix at a layer behind what it hides")
+        if not parts.named and i not in proof.masks and may_be_mask(leaves(xb), i): self.say(i, f"{input_name(xb, i)} has two values, as a mask has, but in a "
+            "trial it hid nothing completely, and so it is interpolated: name it in inputs= if it is a quantity; if it is a mask, name the inputs= to mix "
+            "without it, and mix at a layer behind what it hides")
     for i in proof.alike-{*parts.direct}: self.say(i, f"{input_name(xb, i)} is the same for all samples of the first batch, so it could "
         "not be tried whether it is mixed with the others; name the inputs= to mix, to have it stay the sample's own")
 
 @patch
 def find_index_place(self:Fit, proof, parts, pasted=()):
     "Where indices are mixed inside the model, while what can be is mixed or `pasted` at the input; raises if predictions do not follow"
-    for message in check_quantities(proof, [i for i in parts.direct if i not in pasted]): self.say('steps', message)
+    for message in check_quantities(proof, [i for i in parts.direct if i not in pasted]): parts.named or self.say('steps', message)
     if not self.needs_trial(proof.xb, proof.n) and not _any_steps(proof.xb, proof.n, parts): return
     swap = [i for i in parts.direct if i not in proof.masks]
     carried = [i for i in parts.inside if i not in proof.masks]

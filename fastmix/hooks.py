@@ -48,6 +48,7 @@ class Place:
     union:bool=True # Are padding masks united, as the model masks mixed samples? Else they are done with before the place
     calls:dict=field(default_factory=dict) # Module: how often it ran when it was tried
     tried:tuple=((),False) # Leaves of the inputs that were swapped with it, and whether padding masks were as they are
+    by_chance:bool=False # May some of its modules not run, since the model draws what to do? It was tried with several draws
 
     def mix(self, m, out, n, f):
         "`out`, which the module `m` returned, with every tensor in it that follows the batch given to `f`"
@@ -163,7 +164,8 @@ def ran(self:PlaceHooks): return len(self.calls)
 def ran_as_tried(self:PlaceHooks):
     "Did the modules of the place run in the last forward pass as often as when they were tried? None if none did"
     place = self.places[self.at]
-    return all(self.calls.count(k)==place.calls.get(m, 1) for k,m in enumerate(place.modules)) if self.calls else None
+    ran = [(self.calls.count(k),place.calls.get(m, 1)) for k,m in enumerate(place.modules)]
+    return all(k==tried or place.by_chance and not k for k,tried in ran) if self.calls else None
 
 # %% ../nbs/07_hooks.ipynb #7f2caa5a
 @patch

@@ -10,7 +10,7 @@ __all__ = ['find_target_masks', 'as_mask']
 # %% ../nbs/21_masks.ipynb #b5d409f7
 import torch
 from fastcore.basics import patch
-from .controls import shown
+from .controls import hidden_steps, shown
 from .cut import Cut, layout_doubts
 from .fits import Fit
 from .mixed import union_mask
@@ -72,8 +72,17 @@ def as_mask(m, hidden, where):
 @patch
 def is_pasted(self:Fit, i, m, cut):
     "Does the mask `m`, which is leaf `i`, run along all that is cut?"
-    shape = self.aligned.get(i, ())
+    shape = next(iter(self.aligned.get(i, {}).values()), ())
     return cut.lies_over(m) and all(d>=len(shape) or shape[d]>1 for d in cut.own)
+
+# %% ../nbs/21_masks.ipynb #c0de7105
+@patch
+def _mix_shown(self:Fit, b, j, mix, united):
+    "Leaf `j` of the inputs mixed, with zeros for what masks hide that are not pasted with it; samples without a partner's share keep it"
+    ts = leaves(b.xb)
+    x,hidden = ts[j],hidden_steps(ts, j, united if b.cut and b.cut.cuts(ts[j]) else self.masks, self.aligned)
+    if hidden is None: return mix(x)
+    return torch.where(hidden & (b.lam==1).view(-1, *[1]*(x.ndim-1)), x, mix(x.masked_fill(hidden, 0)))
 
 @patch
 def mix_inputs(self:Fit,
@@ -86,9 +95,10 @@ def mix_inputs(self:Fit,
     at_input = b.place in (-1,self.index)
     if b.inside: b.layer = self.hooks.places[b.place].name
     ts = leaves(b.xb)
-    new = {i:mix(ts[i]) for i in parts.direct if i not in self.masks} if at_input else {}
+    pasted = {i for i in self.masks if mix_mask and b.cut and self.is_pasted(i, ts[i], b.cut)}
+    united = {i:hidden for i,hidden in self.masks.items() if i not in pasted}
+    new = {i:self._mix_shown(b, i, mix, united) for i in parts.direct if i not in self.masks} if at_input else {}
     if not b.inside or self.hooks.places[b.place].union:
-        new |= {i:union_mask(ts[i], b, hidden, at_input) for i,hidden in self.masks.items()}
-        if mix_mask and b.cut: new |= {i:as_mask(ts[i], hidden, mix_mask(ts[i]==hidden)) for i,hidden in self.masks.items()
-            if self.is_pasted(i, ts[i], b.cut)}
+        new |= {i:union_mask(ts[i], b, hidden, at_input) for i,hidden in united.items()}
+        new |= {i:as_mask(ts[i], self.masks[i], mix_mask(ts[i]==self.masks[i])) for i in pasted}
     if new: b.xb = rebuild(b.xb, [new.get(i, o) for i,o in enumerate(ts)])

@@ -21,7 +21,7 @@ from .places import input_name
 from .rows import is_additive, is_binary
 
 # %% ../nbs/18_parts.ipynb #71af1ffd
-Parts = namedtuple('Parts', 'direct inside own') # leaves of the inputs, by index: mixed as they are; mixed inside the model; the sample's own
+Parts = namedtuple('Parts', 'direct inside own named', defaults=[False]) # leaves of the inputs, by index: mixed as they are; mixed inside the model; the sample's own. Did the user name them?
 
 _labels = 'label','labels','target','targets'
 
@@ -87,7 +87,7 @@ def input_parts(
     _check_labels(named, inputs)
     _check_inputs(inputs, xb, named)
     if inputs is not None: inputs = [o%len(xb) if isinstance(o, int) else o for o in inputs]
-    res,more = Parts([], [], set()),partial(_other_way, named, n, with_indices, who)
+    res,more = Parts([], [], set(), inputs is not None),partial(_other_way, named, n, with_indices, who)
     _check_lists(xb, named, n, inputs, more)
     _check_objects(xb, named, inputs, more)
     for i,(path,x) in enumerate(named):
@@ -157,4 +157,4 @@ def check_quantities(proof, some):
         if how=='decides': raise ValueError(f"Expected floats that can be interpolated, but the model decides by {input_name(proof.xb, i)}, or a part of it, "
             "as it does with codes of categories, and a mixture counts for one of its parts, or for none: pass codes as an integer Tensor of their own, and embed them")
     return [f"{input_name(proof.xb, i)} changes the predictions in steps, as codes of categories do, and it is interpolated as quantities are: pass codes "
-        "as an integer Tensor of their own" for i in tested]
+        "as an integer Tensor of their own, or name it in inputs= if it is a quantity" for i in tested]

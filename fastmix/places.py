@@ -74,7 +74,7 @@ def why_not(
 )->str: # Empty if nothing more can be said
     "Why the predictions do not follow a swap at `modules`"
     calls = [c for c in proof.calls if c.m in modules]
-    if not calls: return 'it does not run, or only at random'
+    if not {*modules}<={c.m for c in calls}: return f"{'it' if len(modules)==1 else 'a part of it'} does not run, or only at random"
     dims = [d for m in modules for d in proof.places[m]]
     if not any(isinstance(d, BatchDim) for d in dims) or False in dims: return 'no floating point tensor there has the batch in one dimension'
     place = Place('', modules, {m:proof.places[m] for m in modules})

@@ -6,7 +6,7 @@ A trial can only show what differs between its rows. They are chosen so that as 
 
 # %% auto #0
 __all__ = ['pick_rows', 'is_binary', 'is_additive', 'alike', 'constant_ends', 'padding_value', 'vary', 'trial_perm', 'cycle',
-           'wide', 'entry_sizes', 'rounding', 'difference', 'exceeds_rounding']
+           'wide', 'entry_sizes', 'rounding', 'difference', 'exceeds_rounding', 'is_clear']
 
 # %% ../nbs/10_rows.ipynb #6bfb78a5
 import torch
@@ -146,6 +146,10 @@ def rounding(p, dim=0):
 # %% ../nbs/10_rows.ipynb #7d994614
 def difference(a, b): return torch.where(a==b, 0, wide(a)-wide(b))
 
-def exceeds_rounding(p, other, dim=0):
-    "Does `p` differ from `other` by more than rounding?"
-    return bool((entry_sizes(difference(p, other), dim)>rounding(p, dim)).any())
+def exceeds_rounding(p, other, dim=0, times=1):
+    "Does `p` differ from `other` by more than rounding, or by so many `times` as much?"
+    return bool((entry_sizes(difference(p, other), dim)>times*rounding(p, dim)).any())
+
+def is_clear(p, other, dim=0):
+    "Does `p` differ from `other` by so much that rounding is a small part of it?"
+    return exceeds_rounding(p, other, dim, 4 if p.dtype in (torch.float16,torch.bfloat16) else 100)

@@ -15,17 +15,17 @@ from fastcore.basics import patch
 from fastai.callback.core import (CancelBackwardException, CancelBatchException, CancelEpochException, CancelFitException,
     CancelStepException, CancelTrainException, CancelValidException)
 from .chance import fix_all, others_drew
-from .controls import Casts, find_masks, shown
+from .controls import Casts, find_masks, hidden_steps, shown
 from .hooks import Place, PlaceHooks
 from .nested import has_samples, is_float, leaves, rebuild
-from .rows import alike, exceeds_rounding, padding_value, pick_rows, trial_perm, vary
+from .rows import alike, is_clear, padding_value, pick_rows, trial_perm, vary
 from .state import State
 
 # %% ../nbs/12_trial.ipynb #3e97ae67
 def _noise_for(p):
-    "Values for a constant parameter with which data flow through it"
+    "Values for a constant parameter with which data flow through it; small ones for biases, beside which differences between samples would be rounding"
     if p.ndim>1: return torch.randn_like(p)/max(1, p[0].numel())**.5
-    return torch.rand_like(p)+0.5 if p.numel()>1 else torch.full_like(p, 0.5)
+    return (torch.rand_like(p)+0.5)*p.abs().max().clamp(0.1, 1) if p.numel()>1 else torch.full_like(p, 0.5)
 
 def unhide(
     model:nn.Module, # Any model, not wrapped
@@ -86,12 +86,13 @@ class Cancelled(BaseException): "fastai's way to end a batch or a fit, which no 
 
 class Trial:
     "A model and a few rows of its batch. Use it as a context: it leaves the model as it was"
+    q = 0.98
     def __init__(self,
         model:nn.Module, # Any model, not wrapped
         xb:tuple, # Its inputs
         n:int, # Batch size, at least 2
         own:set=frozenset(), # Leaves of the inputs, by index, that stay the sample's own; the trial has them alike in all rows
-        masks=None, # Padding masks, if they are known: index of the leaf, and the value that hides
+        masks=None, # Padding masks, if they are known, as `find_masks` says
         pads:bool=True, # Try padding that the rows lack?
         reads=None # A `LossReads`; by default the loss reads all that the model returns, and nothing else
     ):
@@ -111,9 +112,9 @@ class Trial:
 
 # %% ../nbs/12_trial.ipynb #f21a1e44
 def _any_alike(pred):
-    "Is there a tensor in a prediction for 7 rows that is the same for all of them?"
+    "Is there a tensor in a prediction for 7 rows that is the same for all of them, or nearly so?"
     ts = [t.movedim(t.shape.index(7), 0) for t in pred if is_float(t) and 7 in t.shape]
-    return not all(exceeds_rounding(t, t[:1]) for t in ts)
+    return not all(is_clear(t, t[:1]) for t in ts)
 
 def padding(
     model:nn.Module # Any model
@@ -137,26 +138,34 @@ def _begin(self:Trial):
     varied,falling = ([vary(o, copies, self.pads, sort, values.get(i)) if i in self.parts else o for i,o in enumerate(plain)] for sort in (False,True))
     self.alike = {i for i in self.parts if varied[i] is None}-self.own
     ways = [[p if v is None else v for p,v in zip(plain,vs)] for vs in (varied,falling)]
+    if len({is_float(plain[i]) for i in self.parts})>1: ways += [[p if is_float(p) else w for p,w in zip(plain,ws)] for ws in ways] # NaN that stands for padding
     if _any_alike(self._try_plain(ways, plain)): unhide(self.model, self.state, every=True)
-    found = find_masks(self) if self.known_masks is None else {}
-    self.masks = {i:hidden for i,(hidden,_) in found.items()} if self.known_masks is None else self.known_masks
-    self.aligned = {i:shape for i,(_,shape) in found.items()}
+    found = find_masks(self) if self.known_masks is None else self.known_masks
+    self.masks,self.aligned = {i:hidden for i,(hidden,_) in found.items()},{i:shapes for i,(_,shapes) in found.items()}
+    self._empty_hidden()
     for i in self.own & set(self.parts): self.xs[i] = self.xs[i][:1].expand_as(self.xs[i]).clone()
     self.with_masks = list(self.xs)
     for i,hidden in self.masks.items(): self.xs[i] = torch.full_like(self.xs[i], shown(hidden))
 
 # %% ../nbs/12_trial.ipynb #a6d46d5a
 @patch
+def _empty_hidden(self:Trial):
+    "Set to zero what masks hide of floats, as where they are mixed"
+    for j in {j for shapes in self.aligned.values() for j in shapes}:
+        if is_float(self.xs[j]): self.xs[j] = self.xs[j].masked_fill(hidden_steps(self.xs, j, self.masks, self.aligned), 0)
+
+@patch
 def _try_plain(self:Trial, varied, plain):
     "Use rows that were made to differ if the model takes them, and the floating point type that it wants"
     p = next((p for p in self.model.parameters() if p.is_floating_point()), None)
-    half = p is not None and p.dtype in (torch.float16,torch.bfloat16)
+    half,self.stopped = p is not None and p.dtype in (torch.float16,torch.bfloat16),None
     for dtype in (None,p.dtype) if half else (None,):
         for xs in (*varied,plain):
             self.xs,self.dtype = list(xs),dtype
             try: pred,_ = self.run(7)
-            except Exception as e: error = e
+            except Exception as e: error = self.stopped = e
             else:
+                self.varies = xs is not plain
                 if xs is plain: self.alike |= {i for i in self.parts if alike(plain[i])}-self.own
                 if xs is plain or all(bool(o.isfinite().all()) for o in pred if is_float(o)): return pred
     raise CannotRun("Expected a model that runs on 7 rows of its batch, on which places are tried, but it stopped with "
@@ -186,13 +195,13 @@ def run(self:Trial,
     record=False, # Note what is called?
     reset=True, # Start from the state that the model had? Else from what the last run left
     watch=False, # Return which leaves of the inputs are cast to whole numbers?
-    q=0.98, # What uniform draws give, as a quantile: what happens by chance with a smaller probability than 1-q does not happen
+    q=None, # What uniform draws give, as a quantile, by default 0.98: what happens by chance with a smaller probability than 1-q does not happen
     seed=0 # Unless this is 0, leave to chance by what the model may decide what to do, and seed it
 )->tuple: # Leaves of the prediction, and `Call`s in the order they ended
     "Run the model once"
     self.passes += 1
     if reset: self.state.reset()
-    fixed = fix_all(q, n, seed, self.state.draws)
+    fixed = fix_all(q or self.q, n, seed, self.state.draws)
     xs = [o[:n].clone() if i in self.parts else o for i,o in enumerate(self.xs if xs is None else xs)]
     perm = trial_perm(n, xs[self.parts[0]].device)
     for i in swap: xs[i] = xs[i][perm]

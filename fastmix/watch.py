@@ -101,9 +101,10 @@ def _only_at_ends(x, value):
 
 def _check_padding(fit, xb, parts):
     "Say once that inputs which are about to be interpolated are padded with something else than zeros; on a GPU, where this waits, of the first batch only"
-    if 'padding' in fit.said or fit.masks: return
-    xs = leaves(xb)
+    if 'padding' in fit.said: return
+    xs,masked = leaves(xb),{*fit.masks}.union(*fit.aligned.values())
     for i in parts.direct:
+        if i in masked: continue
         x = xs[i]
         if x.ndim!=3 or x.device.type!='cpu' and 'padding looked' in fit.said: continue
         value = padding_value(x)

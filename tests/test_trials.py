@@ -1,5 +1,5 @@
 "Models, batches and callbacks that are not in every batch what they are in the first: what is predicted is the mixture, or the fit is refused"
-import copy, itertools, numpy as np, pytest, random, torch, torch.nn.functional as F, warnings
+import copy, io, itertools, numpy as np, pytest, random, torch, torch.nn.functional as F, warnings
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
@@ -472,14 +472,14 @@ def test_masks_that_some_batches_lack(tokens, masked):
     def right(b):
         m = union(b, b.x[1])
         return [net.pool(lerp(b, net.e(b.x[0])), m)] if tokens else [net(lerp(b, b.x[0]), m)]
-    batches = [(x(),MASK if o else None,Y[:8]) for o in masked]
+    batches = [(x()*(1 if tokens or not o else MASK[...,None]),MASK if o else None,Y[:8]) for o in masked]
     seen,error,_,_ = train(net, batches, fm.MixUp(8.), n_inp=2)
     assert error is None and len(seen)==len(masked) and follows(net, batches, fm.MixUp(8.), right, n_inp=2) is None
 
 def test_keys_that_some_batches_lack():
     net = Pooled(False)
     def right(b): return [net(lerp(b, b.x[0]['x']), union(b, b.x[0].get('m')))]
-    batches = [(dict(m=MASK, x=torch.randn(8,10,4)),Y[:8]),(dict(x=torch.randn(8,10,4)),Y[:8])]
+    batches = [(dict(m=MASK, x=torch.randn(8,10,4)*MASK[...,None]),Y[:8]),(dict(x=torch.randn(8,10,4)),Y[:8])]
     assert follows(net, batches, fm.MixUp(8.), right) is None
 
 def test_a_layer_that_runs_once_a_step_may_run_more_often():
@@ -552,7 +552,8 @@ def test_a_mask_over_a_square_spectrogram_is_united():
         def forward(self, x, m): return self.h((x[:,0]*m[:,None]).sum(2)/m.sum(1, keepdim=True))
     net = Spectra()
     def right(b): return [net(lerp(b, b.x[0]), torch.maximum(b.x[1], b.x[1][b.perm]))]
-    assert follows(net, [(torch.randn(8,1,10,10),MASK.float(),Y[:8])], fm.MixUp(8.), right, n_inp=2) is None
+    x = torch.randn(8,1,10,10)*MASK[:,None,None]
+    assert follows(net, [(x,MASK.float(),Y[:8])], fm.MixUp(8.), right, n_inp=2) is None
 
 def test_what_may_be_a_mask_and_hides_nothing_is_said():
     class Leaky(nn.Module):
@@ -1782,3 +1783,283 @@ def test_what_runs_on_whole_groups_alone_is_told_what_is_left(mixer, x):
     assert 'groups of 4' in error and 'at inputs that are quantities, by MixUp or CutMix, or in its own forward, with MixUp(stack_x=True)' in error
     seen,error,*_ = train(Groups(), BATCHES, fm.MixUp(8.)) # as it says
     assert error is None and all(b.mixed for b in seen)
+# What a padding mask hides
+
+class Hidden(nn.Module):
+    "Features, whatever they are filled with where the mask hides them; `kind` says how it does"
+    def __init__(self, kind='ones'):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a,self.h,self.kind = nn.Linear(4,8),nn.Linear(8,3),kind
+    def forward(self, x, m):
+        m = {'ones':m==1, 'inverted':m==0, 'added':m==0, 'channels':m==1}[self.kind][...,None]
+        if self.kind=='channels': x = x.transpose(1,2)
+        z = self.a(x).relu().masked_fill(~m, 0)
+        return self.h(z.sum(1)/m.sum(1))
+
+def filled(kind, fill, low=-np.inf):
+    x = torch.where(MASK[...,None], SEQ, fill)
+    m = {'ones':MASK, 'inverted':(~MASK).float(), 'added':torch.zeros(8,10).masked_fill(~MASK, low), 'channels':MASK.long()}[kind]
+    return x.transpose(1,2).contiguous() if kind=='channels' else x,m
+
+@pytest.mark.parametrize('fill', (0.,-1.5,-999.,np.nan))
+@pytest.mark.parametrize('kind', ('ones','inverted','added','channels'))
+def test_what_a_mask_hides_counts_as_zero_in_a_mixture(kind, fill):
+    net = Hidden(kind)
+    def right(b):
+        x,m = b.x
+        x = torch.where(m[:,None]==1 if kind=='channels' else m[...,None]==(kind=='ones'), x, 0)
+        return net(lerp(b, x), {'ones':torch.logical_or, 'inverted':torch.minimum}.get(kind, torch.maximum)(m, m[b.perm]))
+    batch = (*filled(kind, fill),Y[:8])
+    for mixer in (fm.MixUp(8.),fm.ManifoldMixUp(8.)):
+        seen,error,said,_ = train(net, [batch,[t.roll(1, 0) for t in batch]], mixer, n_inp=2)
+        assert len(seen)==2 and error is None and all(bool(b.pred.isfinite().all()) for b in seen)
+        if isinstance(mixer, fm.ManifoldMixUp): continue
+        assert not said
+        for b in seen: torch.testing.assert_close(b.pred, right(b))
+
+def test_every_input_that_a_mask_hides_counts_as_zero_there():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a,self.b = Hidden(),Hidden()
+        def forward(self, x, z, m): return self.a(x, m)+self.b(z, m)
+    net,m = Two(),MASK
+    xs = [torch.where(m[...,None], torch.randn(8,10,4), fill) for fill in (7.,-999.)]
+    clean = [x*m[...,None] for x in xs]
+    def right(b): return [net(*[lerp(b, x) for x in clean], m | m[b.perm])]
+    assert follows(net, [(*xs,m,Y[:8])], fm.MixUp(8.), right, n_inp=3) is None
+
+@pytest.mark.parametrize('dims', (1,2))
+def test_what_a_mask_hides_is_not_seen_where_it_is_pasted(dims):
+    fits = [train(Hidden(), [(*filled('ones', fill),Y[:8])], fm.CutMix(dims=dims, generator=torch.Generator().manual_seed(0)), n_inp=2) for fill in (0.,-999.)]
+    (a,),(b,) = (seen for seen,*_ in fits)
+    assert b.mixed and torch.equal(a.lam, b.lam)
+    torch.testing.assert_close(a.pred, b.pred)
+
+def test_what_a_pasted_mask_hides_of_an_interpolated_input_counts_as_zero():
+    class Beside(Hidden):
+        def forward(self, x, m, z): return super().forward(x, m)+(z.masked_fill(m==0, 0)).sum(1, keepdim=True)
+    z = torch.randn(8,10)
+    fits = [train(Beside(), [(*filled('ones', fill),torch.where(MASK, z, fill),Y[:8])], fm.CutMix(dims=1, generator=torch.Generator().manual_seed(0)), n_inp=3)
+        for fill in (0.,-999.)]
+    (a,),(b,) = (seen for seen,*_ in fits)
+    assert b.mixed and torch.equal(a.lam, b.lam)
+    torch.testing.assert_close(a.pred, b.pred)
+
+def test_samples_without_a_share_of_a_partner_keep_what_is_hidden():
+    x,m = filled('ones', -999.)
+    for mixer in (fm.MixUp(0.),fm.MixUp(.05)):
+        b, = train(Hidden(), [(x,m,Y[:8])], mixer, n_inp=2)[0]
+        assert torch.equal(b.given[0][b.lam==1], x[b.lam==1]) and bool((b.lam==1).any())
+
+def test_a_mask_that_chooses_between_two_inputs_is_none():
+    class Chooses(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.h = nn.Linear(4,3)
+        def forward(self, x, z, m): return self.h(torch.where(m[...,None]>.5, x, z).mean(1))
+    _,error,said,_ = train(Chooses(), [(SEQ,torch.randn(8,10,4),MASK.float(),Y[:8])], fm.MixUp(8.), n_inp=3)
+    assert error or 'has two values' in ' '.join(said)
+
+def test_floats_beside_a_mask_that_it_does_not_hide_are_watched_for_padding():
+    class Beside(Hidden):
+        def forward(self, x, m, z): return super().forward(x, m)+self.h(self.a(z).mean(1))
+    late = torch.randn(8,12,4)
+    late[:5,9:] = -3.
+    assert any('as padding' in o for o in train(Beside(), [(*filled('ones', 0.),late,Y[:8])], fm.MixUp(8.), n_inp=3)[2])
+
+# Predictions that hardly differ
+
+class Narrow(nn.Module):
+    "Layers with small weights behind a sum, to which a part `by` of the input comes round the layer `a`"
+    def __init__(self, by):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a,self.c,self.by = nn.Linear(6,8),nn.Linear(6,8),by
+        self.rest = nn.Sequential(*[m for _ in range(4) for m in (nn.Linear(8,8),nn.LayerNorm(8))], nn.Linear(8,3))
+        for m in self.rest.modules():
+            if isinstance(m, nn.Linear):
+                nn.init.normal_(m.weight, std=.02)
+                nn.init.zeros_(m.bias)
+    def forward(self, x): return self.rest(self.a(x)+self.by*self.c(x))
+
+def test_a_small_part_that_goes_round_a_layer_is_seen_behind_constant_biases():
+    assert 'as a skip connection does' in (train(Narrow(.02), BATCHES, manifold(layers='a'))[1] or '')
+    _,error,said,_ = train(Narrow(0.), BATCHES, manifold(layers='a'))
+    assert error is None and not said
+
+class Offset(nn.Module):
+    "Predictions that are nearly one number"
+    def __init__(self, size):
+        super().__init__()
+        self.e,self.h,self.size = nn.Embedding(20,8),nn.Linear(8,3),size
+    def forward(self, x): return 1+self.size*self.h(self.e(x).mean(1))
+
+def test_predictions_that_differ_by_little_more_than_rounding_are_announced():
+    for size,announced in ((1e-4,True),(1e-2,False)):
+        _,error,said,_ = train(Offset(size), [(FULL,Y[:8])]*2, fm.MixUp(8.))
+        assert error is None and sum('little more than rounding' in o for o in said)==announced
+
+# Models that take no rows but those of the batch
+
+class Ends(nn.Module):
+    "The mean of the tokens up to the 19, of which each row has to have one"
+    def __init__(self):
+        super().__init__()
+        self.e,self.h = nn.Embedding(20,8),nn.Linear(8,3)
+    def forward(self, x):
+        if not bool(((x==19).sum(1)==1).all()): raise ValueError('one end in each row')
+        m = ((x==19).cumsum(1).roll(1, 1).index_fill(1, torch.tensor(0), 0)==0).float()[...,None]
+        return self.h((self.e(x)*m).sum(1)/m.sum(1))
+
+def ended(n): return torch.where(torch.arange(10)<n[:,None]-1, FULL.clamp(max=18), torch.where(torch.arange(10)==n[:,None]-1, 19, 0))
+
+def test_padding_that_could_not_be_tried_is_announced_and_ends_the_fit():
+    net,full,ragged = Ends(),ended(torch.full((8,), 10)),ended(LENGTHS)
+    def right(b): return [net.h(lerp(b, net.e(b.x[0]).mean(1)))]
+    assert follows(net, [(full,Y[:8])]*2, fm.MixUp(8.), right) is None
+    seen,error,said,_ = train(net, [(full,Y[:8]),(full,Y[:8]),(ragged,Y[:8])], fm.MixUp(8.))
+    assert len(seen)==2 and 'without padding' in error and sum('could not be tried with padding (ValueError: one end' in o for o in said)==1
+
+class Begins(nn.Module):
+    "The mean of all steps, the first of which has to be `first`"
+    def __init__(self, e, first):
+        super().__init__()
+        self.e,self.h,self.first = e,nn.Linear(8,3),first
+    def forward(self, x):
+        if not bool((x[:,0]==self.first).all()): raise ValueError('another begin')
+        return self.h(self.e(x).mean(1))
+
+@pytest.mark.parametrize('floats', (False,True))
+def test_models_that_take_the_rows_of_the_batch_alone_are_mixed(floats):
+    x = SEQ.clone() if floats else RAGGED.clone()
+    x[:,0] = 3
+    net = Begins(nn.Linear(4,8) if floats else nn.Embedding(20,8), 3)
+    def right(b): return [net.h(lerp(b, net.e(b.x[0]).mean(1)))]
+    mixer = manifold(layers='e') if floats else fm.MixUp(8.)
+    assert follows(net, [(x,Y[:8]),(x.flip(0),Y[:8])], mixer, right) is None
+    seen,_,said,_ = train(net, [(x,Y[:8]),(x.flip(0),Y[:8])], mixer)
+    assert len(seen)==2 and not said
+
+def test_padding_of_indices_is_tried_beside_floats_that_hold_nan():
+    class Beside(Hidden):
+        def __init__(self):
+            super().__init__()
+            self.e = nn.Embedding(20,8)
+        def forward(self, x, m, ids): return super().forward(x, m)+self.h(self.e(ids).mean(1))
+    batches = [(*[o.roll(k, 0) for o in filled('ones', np.nan)],ids,Y[:8]) for k,ids in enumerate((FULL,RAGGED))]
+    seen,error,said,_ = train(Beside(), batches, fm.MixUp(8.), n_inp=3)
+    assert len(seen)==2 and error is None and not said
+
+# Layers that run as often as the sample is long, or by chance
+
+WRITTEN = io.StringIO() # which a trial does not put back
+class Chunks(nn.Module):
+    "The mean over parts of four steps, each of which is embedded by itself"
+    def __init__(self):
+        super().__init__()
+        self.e,self.h = nn.Embedding(20,8),nn.Linear(8,3)
+    def forward(self, x):
+        WRITTEN.write(f'{len(x)} ')
+        return self.h(torch.stack([self.e(c).mean(1) for c in x.split(4, 1)]).mean(0))
+
+@pytest.mark.parametrize('mixer', (fm.MixUp(8.),manifold(layers='e')), ids=str)
+def test_a_layer_that_runs_once_for_each_part_is_tried_for_each_length(mixer):
+    net,passes = Chunks(),[]
+    batches = [(torch.randint(20, (8,4*k)),Y[:8]) for k in (5,5,3,5,1,3,1,5)]
+    class Count(Callback):
+        order = 10**6
+        def after_batch(self):
+            passes.append(WRITTEN.getvalue().count('7 '))
+            WRITTEN.truncate(WRITTEN.seek(0))
+    def right(b): return [net.h(lerp(b, net.e(b.x[0]).mean(1)))]
+    assert follows(net, batches, mixer, right, Count()) is None
+    first = [passes[k] for k in (0,2,4)]
+    assert all(first) and not any(passes[k] for k in (3,5,6,7))
+
+def test_the_lengths_that_are_remembered_are_few():
+    batches = [(torch.randint(20, (2,k)),Y[:2]) for k in (5,*range(6,75),5,74)]
+    passes = []
+    class Count(Callback):
+        order = 10**6
+        def after_batch(self):
+            passes.append(WRITTEN.getvalue().count('7 '))
+            WRITTEN.truncate(WRITTEN.seek(0))
+    seen,error,*_ = train(Chunks(), batches, fm.MixUp(8.), Count())
+    assert error is None and len(seen)==len(batches) and all(passes[2:71]) and not passes[71]
+
+class Siamese(nn.Module):
+    "Two texts, which pass the same embedding, and features beside them"
+    def __init__(self):
+        super().__init__()
+        self.e,self.f,self.h = nn.Embedding(20,8),nn.Linear(6,8),nn.Linear(8,3)
+    def sum(self, x, z, f): return self.e(x).mean(1)-self.e(z).mean(1)+self.f(f)
+    def forward(self, *xs):
+        WRITTEN.write(f'{len(xs[0])} ')
+        return self.h(self.sum(*xs))
+
+def test_a_layer_that_runs_twice_at_any_length_is_tried_once():
+    net,passes = Siamese(),[]
+    batches = [(torch.randint(20, (8,a)),torch.randint(20, (8,b)),X[:8],Y[:8]) for a,b in ((5,7),(4,7),(9,3),(2,2))]
+    class Count(Callback):
+        order = 10**6
+        def after_batch(self):
+            passes.append(WRITTEN.getvalue().count('7 '))
+            WRITTEN.truncate(WRITTEN.seek(0))
+    def right(b): return [net.h(lerp(b, net.sum(*b.x)))]
+    assert follows(net, batches, fm.MixUp(8.), right, Count(), n_inp=3) is None
+    assert len(passes)>=4 and passes[0] and not any(passes[2:4])
+
+class Towers(nn.Module):
+    "The sum of two towers, one of which `drops` leaves out"
+    def __init__(self, drops):
+        super().__init__()
+        self.a,self.b,self.h,self.drops,self.late = nn.Embedding(20,8),nn.Embedding(20,8),nn.Linear(8,3),drops,False
+    def parts(self, x, z): return [self.a(x).mean(1),self.b(z).mean(1)]
+    def forward(self, x, z):
+        out = torch.rand(()).item() if self.drops else 0.
+        if self.late or out>.7: return self.h(self.a(x).mean(1))
+        return self.h(self.b(z).mean(1) if .4<out<.7 else sum(self.parts(x, z)))
+
+TOWERS = fm.MixUp(8.),manifold(layers=[('a','b')])
+@pytest.mark.parametrize('mixer', TOWERS, ids=str)
+def test_towers_that_are_dropped_by_chance_are_mixed_where_they_run(mixer):
+    net,batches = Towers(True),[(torch.randint(20, (8,5)),torch.randint(20, (8,4)),Y[:8]) for _ in range(16)]
+    def right(b):
+        p,q = net.parts(*b.x)
+        return [net.h(lerp(b, o)) for o in (p,q,p+q)]
+    assert follows(net, batches, mixer, right, n_inp=2) is None
+    seen = train(net, batches, mixer, n_inp=2)[0]
+    assert len(seen)==16 and all(b.mixed for b in seen)
+
+@pytest.mark.parametrize('mixer', TOWERS, ids=str)
+def test_a_tower_that_stops_without_a_draw_ends_the_fit(mixer):
+    def late(model, i): model.late = i>=2
+    batches = [(torch.randint(20, (8,5)),torch.randint(20, (8,4)),Y[:8]) for _ in range(4)]
+    seen,error,*_ = train(Towers(False), batches, mixer, n_inp=2, late=late)
+    assert len(seen)<4 and ('ran 1 times' in error or 'do not' in error)
+
+# What a user says of an input
+
+class Flags(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.c,self.m,self.h = nn.Conv2d(3,8,3),nn.Linear(3,4),nn.Linear(12,3)
+    def forward(self, x, flags): return self.h(torch.cat([self.c(x).relu().mean((2,3)),self.m(flags)], 1))
+
+@pytest.mark.parametrize('cls', (fm.MixUp,fm.CutMix))
+def test_flags_that_are_named_as_inputs_are_quantities(cls):
+    batches = [(torch.randn(8,3,6,6),F.one_hot(torch.randint(0, 3, (8,)), 3).float(),Y[:8]) for _ in range(2)]
+    for inputs,announced in ((None,1),((0,1),0)):
+        _,error,said,_ = train(Flags(), batches, cls(inputs=inputs), n_inp=2)
+        assert error is None and sum('name it in inputs= if it is a quantity' in o for o in said)==announced==len(said)
+
+def test_a_mask_that_is_named_as_an_input_is_united_all_the_same():
+    net,(x,m) = Hidden(),filled('ones', 0.)
+    def right(b): return [net(lerp(b, x), m | m[b.perm])]
+    assert follows(net, [(x,m,Y[:8])], fm.MixUp(8., inputs=(0,1)), right, n_inp=2) is None
+
+def test_steps_of_a_named_input_are_not_announced():
+    _,error,said,_ = train(Column(READ['near']), [(table(torch.arange(8)),Y[:8])], fm.MixUp(8., inputs=0))
+    assert error and 'decides by' in error or not any('in steps' in o for o in said)
