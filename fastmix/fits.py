@@ -69,6 +69,7 @@ def _layout(xb, by_length, by_value):
     flat = all(isinstance(o, torch.Tensor) for o in xb) # as it mostly is, and faster
     return len(xb) if flat else pytree.tree_structure(xb),[_kind(o, by_length, by_value) for o in (xb if flat else leaves(xb))]
 
+# %% ../nbs/20_fits.ipynb #24c0de42
 @patch
 def meet(self:Fit, xb):
     "Take up what was found out about inputs of this layout, or forget what was found out about another one; of many, the last 64 are kept"
