@@ -172,7 +172,9 @@ def _far_below(rows):
     gap,spread = lo-least,hi-lo
     far = (gap>=3*spread) | (least<0) & (lo>=0) & (gap>=spread)
     between = ((rows>lo) & (rows<hi)).any(0)
-    return least.masked_fill(~(far & between & (at.sum(0)>1) & (least!=0)) | (len(rows)<16), float('nan'))
+    middle = rows.masked_fill(at, float('nan')).nanmedian(0)[0]
+    many = (rows==middle).sum(0)*2<(~at).sum(0) # else most have one value, as zero in sparse counts
+    return least.masked_fill(~(far & between & many & (at.sum(0)>1) & (least!=0)) | (len(rows)<16), float('nan'))
 
 def missing_value(x):
     "A value of the floats `x` that lies far from all others of its column, and that several entries have, as a string; empty if there is none"

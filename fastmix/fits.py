@@ -56,6 +56,7 @@ class Fit:
             warnings.warn(message)
             self.said.add(key)
 
+    masked = property(lambda self: {*self.masks}.union(*self.aligned.values()), doc="Inputs that are masks of padding, or are hidden by one")
     is_again = property(lambda self: self.batches in _again and not self.verifies, doc="Is it time to look once more at inputs that may be no quantities?")
 
 # %% ../nbs/20_fits.ipynb #51dfb6b7
@@ -64,16 +65,17 @@ def _kind(o, by_length, by_value):
     if not o.ndim: return (o.dtype,o.item()) if by_value and not is_float(o) and o.device.type=='cpu' else o.dtype
     return o.dtype,o.shape[1:] if by_length or o.ndim==2 and is_float(o) else o.ndim
 
-def _layout(xb, by_length, by_value):
+@patch
+def _layout(self:Fit, xb):
     "What inputs are made of: their containers and kinds, what says which task a batch is of, and, if need be, the sizes of a sample"
-    flat = all(isinstance(o, torch.Tensor) for o in xb) # as it mostly is, and faster
-    return len(xb) if flat else pytree.tree_structure(xb),[_kind(o, by_length, by_value) for o in (xb if flat else leaves(xb))]
+    flat,by_value = all(isinstance(o, torch.Tensor) for o in xb),len(self.layouts)<16 # a number that is another in each batch names no task
+    return len(xb) if flat else pytree.tree_structure(xb),[_kind(o, self.by_length, by_value) for o in (xb if flat else leaves(xb))]
 
 # %% ../nbs/20_fits.ipynb #24c0de42
 @patch
 def meet(self:Fit, xb):
     "Take up what was found out about inputs of this layout, or forget what was found out about another one; of many, the last 64 are kept"
-    layout = _layout(xb, self.by_length, len(self.layouts)<16) # a number that is another in each batch says nothing
+    layout = self._layout(xb)
     if layout==self.layout: return
     if self.tried: self.layouts = [*self.layouts,(self.layout,{k:getattr(self, k) for k in _nothing_found()},self.hooks.places)][-64:]
     is_first,self.layout = self.layout is None,layout
@@ -90,7 +92,8 @@ def meet(self:Fit, xb):
 @patch
 def _go_by_length(self:Fit, xb):
     "From now on try samples of each size anew"
-    self.by_length,self.layout = True,_layout(xb, True)
+    self.by_length = True
+    self.layout = self._layout(xb)
 
 # %% ../nbs/20_fits.ipynb #cd7f0527
 _again = {2,*(5**k for k in range(3, 12))} # batches in which places are tried again

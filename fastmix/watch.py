@@ -102,9 +102,8 @@ def _only_at_ends(x, value):
 def _check_padding(fit, xb, parts):
     "Say once that inputs which are about to be interpolated are padded with something else than zeros; on a GPU, where this waits, of the first batch only"
     if 'padding' in fit.said: return
-    xs,masked = leaves(xb),{*fit.masks}.union(*fit.aligned.values())
-    for i in parts.direct:
-        if i in masked: continue
+    xs = leaves(xb)
+    for i in {*parts.direct}-fit.masked:
         x = xs[i]
         if x.ndim!=3 or x.device.type!='cpu' and 'padding looked' in fit.said: continue
         value = padding_value(x)
@@ -118,9 +117,9 @@ def _check_missing(fit, xb, parts):
     "Say once that an input which is about to be interpolated has a value that may stand for what is missing"
     if 'values looked' in fit.said or 'padding' in fit.said: return
     fit.said.add('values looked')
-    for i in parts.direct:
+    for i in {*parts.direct}-fit.masked:
         x = leaves(xb)[i]
-        if i in fit.masks or x.is_complex() or x.ndim<2 or not (found := missing_value(x)): continue
+        if x.is_complex() or x.ndim<2 or not (found := missing_value(x)): continue
         fit.say(('missing',i), f"Several samples of {input_name(xb, i)} have {found}, far from all their other values, as what is missing may be marked, and a mixture of it "
             "with a partner's data is neither: fill it, and add an input that says where, as fastai's FillMissing does; or name the inputs= to mix, all of them if "
             "it is a quantity")
