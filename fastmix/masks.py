@@ -10,12 +10,13 @@ __all__ = ['find_target_masks', 'as_mask']
 # %% ../nbs/21_masks.ipynb #b5d409f7
 import torch
 from fastcore.basics import patch
-from .controls import hidden_steps, shown
+from .controls import hidden_steps, shown, without_fill
 from .cut import Cut, layout_doubts
 from .fits import Fit
 from .mixed import union_mask
 from .nested import is_float, kind_of, leaves, rebuild
 from .parts import Parts
+from .places import input_name
 from .targets import check_mask
 
 # %% ../nbs/21_masks.ipynb #259a7348
@@ -78,11 +79,14 @@ def is_pasted(self:Fit, i, m, cut):
 # %% ../nbs/21_masks.ipynb #c0de7105
 @patch
 def _mix_shown(self:Fit, b, j, mix, united):
-    "Leaf `j` of the inputs mixed, with zeros for what masks hide that are not pasted with it; samples without a partner's share keep it"
+    "Leaf `j` of the inputs mixed, with zeros for padding that masks hide which are not pasted with it; samples without a partner's share keep it"
     ts = leaves(b.xb)
     x,hidden = ts[j],hidden_steps(ts, j, united if b.cut and b.cut.cuts(ts[j]) else self.masks, self.aligned)
     if hidden is None: return mix(x)
-    return torch.where(hidden & (b.lam==1).view(-1, *[1]*(x.ndim-1)), x, mix(x.masked_fill(hidden, 0)))
+    new,is_fill = without_fill(x, hidden)
+    if (x.device.type=='cpu' or self.batches==1) and not is_fill: self.say('hidden', f"Steps of {input_name(b.xb, j)} that a mask hides hold data of their own, and a mixture of "
+        "them with a partner's data is shown where the partner's mask shows it: fill them with zeros")
+    return torch.where(hidden & (b.lam==1).view(-1, *[1]*(x.ndim-1)), x, mix(new))
 
 @patch
 def mix_inputs(self:Fit,

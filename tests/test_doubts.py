@@ -360,3 +360,19 @@ def test_a_loss_of_masks_is_not_warned_of(loss):
 def test_a_loss_of_several_labels_is_not_warned_of(y):
     def loss(p, y): return F.binary_cross_entropy_with_logits(p, y.float())
     assert not says('', linear(), cut(8, X, y), mixup(stack_y=True), loss=loss)
+
+class Hides(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = linear(4)
+    def forward(self, x, m): return self.a((x*m[...,None]).sum(1))
+
+def test_data_that_a_mask_hides_are_mixed_and_announced():
+    m = (torch.arange(5)<torch.tensor([5,3,4,2,5,1,3,4])[:,None]).float()
+    x,net = torch.randn(8,5,4),Hides()
+    for batch,n in (((x,m,Y[:8]),1),((x*m[...,None],m,Y[:8]),0)):
+        seen,error,said = train(net, [batch], fm.MixUp(8.), n_inp=2)
+        b, = seen
+        with torch.no_grad(): want = net(lerp(b, b.x[0]), torch.maximum(m, m[b.perm]))
+        assert error is None and torch.allclose(b.pred, want, atol=1e-5)
+        assert sum('hold data of their own' in o for o in said)==n
