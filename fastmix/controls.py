@@ -186,7 +186,8 @@ def _far_below(rows):
     between = ((rows>lo) & (rows<hi)).any(0)
     middle = rows.masked_fill(at, float('nan')).nanmedian(0)[0]
     many = (rows==middle).sum(0)*2<(~at).sum(0) # else most have one value, as zero in sparse counts
-    return least.masked_fill(~(far & between & many & (at.sum(0)>1) & (least!=0)) | (len(rows)<16), float('nan'))
+    few = at.sum(0)*3<len(rows) # else it may be an amount of nothing that was normalised
+    return least.masked_fill(~(far & between & many & few & (at.sum(0)>1) & (least!=0)) | (len(rows)<16), float('nan'))
 
 def missing_value(x):
     "A value of the floats `x` that lies far from all others of its column, and that several entries have, as a string; empty if there is none"

@@ -235,7 +235,7 @@ def _back(self:State, which):
             o = saved[which]
             if t.layout!=torch.strided or t.device.type=='meta': continue # no forward pass writes into these in place
             if t.shape!=o.shape: t.data = o.clone()
-            elif not torch.equal(t, o): t.copy_(o)
+            elif not torch.equal(t, o): t.data.copy_(o) # which a backward pass that is to come does not take for a change
     for put,value,get in self.undo:
         if get is None or get() is not value: put(value)
 

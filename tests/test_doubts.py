@@ -376,3 +376,31 @@ def test_data_that_a_mask_hides_are_mixed_and_announced():
         with torch.no_grad(): want = net(lerp(b, b.x[0]), torch.maximum(m, m[b.perm]))
         assert error is None and torch.allclose(b.pred, want, atol=1e-5)
         assert sum('hold data of their own' in o for o in said)==n
+
+def test_a_loss_may_run_the_model_again():
+    "As those of consistency do. What a trial of the loss puts back is no change for the backward pass"
+    torch.manual_seed(0)
+    net,seen = nn.Sequential(nn.Linear(6, 8),nn.BatchNorm1d(8),nn.Linear(8, 3)),{}
+    class Keep(Callback):
+        order = 60
+        def before_batch(self): seen['x'] = self.x
+    def loss(p, y): return ce(p, y)+F.mse_loss(net(seen['x']+.1), p)
+    rows,error,_ = train(net, BATCHES, mixup(), Keep(), loss=loss)
+    assert error is None and len(rows)==len(BATCHES)
+
+AMOUNT = (torch.randn(64,1)*8+70)*(torch.rand(64,1)>.5)
+@pytest.mark.parametrize('x', [AMOUNT,(AMOUNT-AMOUNT.mean())/AMOUNT.std()], ids=['as it is','normalised'])
+def test_an_amount_of_nothing_is_not_warned_of(x):
+    assert not says('missing', linear(7), cut(32, torch.cat([X,x], 1), Y), fm.MixUp(8.))
+
+class Deep(nn.Module):
+    "Rounding grows from layer to layer"
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        layers = [[nn.Linear(16, 16),nn.BatchNorm1d(16),nn.SiLU()] for _ in range(40)]
+        self.a,self.h = nn.Sequential(nn.Linear(6, 16),*[o for l in layers for o in l]),nn.Linear(22, 3)
+    def forward(self, x, z): return self.h(torch.cat([self.a(x),z], 1))
+
+def test_rounding_in_a_deep_network_is_not_warned_of():
+    assert not says('change places', Deep(), cut(8, X, X.flip(1), Y), fm.MixUp(8.), n_inp=2)
