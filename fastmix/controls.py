@@ -182,7 +182,7 @@ def _far_below(rows):
     at = rows==least
     lo,hi = rows.masked_fill(at, float('inf')).amin(0),rows.masked_fill(at, -float('inf')).amax(0)
     gap,spread = lo-least,hi-lo
-    far = (gap>=3*spread) | (least<0) & (lo>=0) & (gap>=spread)
+    far = (gap>=3*spread) | (least==-1) & (lo>=0) & (hi<=1)
     between = ((rows>lo) & (rows<hi)).any(0)
     middle = rows.masked_fill(at, float('nan')).nanmedian(0)[0]
     many = (rows==middle).sum(0)*2<(~at).sum(0) # else most have one value, as zero in sparse counts

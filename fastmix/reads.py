@@ -11,7 +11,7 @@ __all__ = ['LossReads', 'probe_loss']
 import torch
 from torch import Tensor
 from fastai.callback.rnn import RNNCallback
-from .chance import Fixed
+from .chance import Fixed, fix_all, others_drew
 from .known import is_known
 from .nested import has_samples, is_float, leaves, rebuild
 from .rows import alike, cycle
@@ -101,24 +101,33 @@ class _Calls:
         if reset: self.kept.reset()
         own = [[t.clone() if isinstance(t, Tensor) else t for t in o] for o in (ps,ys)] # a loss may write into them
         try:
-            with torch.no_grad(),Fixed() as fixed: res = self.loss_func(rebuild(self.pred, own[0]), *rebuild(self.yb, own[1]))
+            with torch.no_grad(),fix_all(more=self.kept.draws) as fixed: res = self.loss_func(rebuild(self.pred, own[0]), *rebuild(self.yb, own[1]))
         except Exception: return
         if not isinstance(res, Tensor) or not bool(res.isfinite().all()): return
-        self.drew,self.entries = self.drew or fixed.drew,res.numel()
+        self.drew,self.entries = self.drew or fixed.drew or others_drew(self.kept.draws) or bool(self.kept.generators),res.numel()
         return res.double().sum()
 
 # %% ../nbs/19_reads.ipynb #24c0de04
 def _same(a, b): return a is not None and b is not None and torch.allclose(a, b, rtol=1e-4, atol=1e-7)
 def _differ(a, b): return a is not None and b is not None and not _same(a, b)
-def _renamed(y): return None if is_float(y) or y.dtype==torch.bool or y.ndim!=1 else y.max()+y.min()-y # codes of classes, in the opposite order
+def _equal(a, b): return a is not None and b is not None and torch.allclose(a, b, rtol=1e-7, atol=0)
 
 # %% ../nbs/19_reads.ipynb #24c0de14
+def _renamed(y): return None if is_float(y) or y.dtype==torch.bool or y.ndim!=1 else y.max()+y.min()-y # codes of classes, in the opposite order
+
+def _turned(y):
+    "Other targets, with the least values where the largest were"
+    if not isinstance(y, Tensor) or not y.numel(): return y
+    if y.dtype==torch.bool: return ~y
+    lo,hi = y.min(),y.max()
+    return lo+hi-y if lo!=hi else y-1 if lo>0 else y+1
+
 def _compares(call, ps, ys, n, at, ways):
     "Does a loss compare the samples of a batch with each other?"
     noisy = [t+torch.randn_like(t) if is_float(t) else t for t in ps]
     plain,other = call(noisy, ys),call(noisy, _moved(ys, at, n))
-    if _differ(plain, other): return len(ys)==1 and (y := _renamed(ys[0])) is not None and _same(plain, call(noisy, [y]))
-    if other is None or n%2: return False
+    if _differ(plain, other): return len(ys)==1 and (y := _renamed(ys[0])) is not None and _equal(plain, call(noisy, [y]))
+    if n%2 or not _equal(plain, other) or not _equal(plain, call(noisy, [_turned(y) for y in ys])): return False
     halves = torch.arange(n, device='cpu').view(2, -1)
     sums = [sum(parts) for pairs in ways if None not in (parts := [call(_moved(noisy, o, n, pairs), _moved(ys, o, n)) for o in halves])]
     return bool(sums) and all(_differ(plain, o) and _differ(plain, o/2) for o in sums)
@@ -139,7 +148,7 @@ def probe_loss(
         call = _Calls(loss_func, kept, pred, yb)
         plain,once = call(ps, ys),State(loss_func)
         again = call(ps, ys, reset=False)
-        res = {'counts'} if once.changed() or _differ(plain, again) else set()
+        res = {'counts'} if once.changed() or not call.drew and _differ(plain, again) else set()
         if call.entries>1: res.add('entries')
         if plain is None or call.drew or n<4 or not all(_can_move(t, n) for t in ps+ys): return res
         at = cycle(n)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedTensorMixin
 from fastai.callback.core import Callback
 from fastai.learner import Learner
-from .chance import fix_all
+from .chance import fix_all, seed_others
 from .controls import missing_value
 from .hooks import OneHook, takes_hooks, unwrap
 from .known import as_known, name_of
@@ -76,9 +76,12 @@ def _may_relate(model, parts, n):
     held = [v for m in model.modules() for v in (*m._buffers.values(),*vars(m).values()) if isinstance(v, Tensor)]
     return any(v.ndim and (not is_float(v) or v.shape[-2:]==(n,n)) for v in held)
 
-def _predict_rows(model, xb, at, n, moved):
-    "Predictions, with the rows `at` in the leaves `moved` of the inputs"
+def _predict_rows(model, xb, at, n, moved, seed=0):
+    "Predictions, with the rows `at` in the leaves `moved` of the inputs; `seed` is of draws that are not fixed"
     with untouched(model) as state, fix_all(more=state.draws), torch.no_grad():
+        if seed:
+            torch.random.default_generator.manual_seed(seed)
+            seed_others(seed, state.draws)
         pred = model(*rebuild(xb, [x[at.to(x.device)] if i in moved else x for i,x in enumerate(leaves(xb))]))
         return [o.clone() for o in leaves(pred) if is_float(o)]
 
@@ -91,6 +94,7 @@ def _check_rows(fit, model, xb, n, parts):
         plain = _predict_rows(model, xb, at, n, ())
         want = [o[at.to(o.device)] if has_samples(o, n) else o for o in plain]
         if any(_follow(_predict_rows(model, xb, at, n, o), want, plain) for o in (mixed,every)): return
+        if not _all_close(_predict_rows(model, xb, at, n, (), seed=1), plain): return # it draws for each row what can't be fixed
     except Exception: return # a model that stops says why when it sees the batch
     fit.say('rows', "When samples of the batch change places, their predictions do not: a row refers to others by its place, as in a graph or a support set, and a mixture's "
         "targets are not those of its prediction. Name the inputs= to mix, mix at a layer with ManifoldMixUp(layers=...), or train without a mix")
@@ -136,31 +140,36 @@ def check_values(fit, xb, parts, named):
     if not named: _check_missing(fit, xb, parts)
 
 # %% ../nbs/22_watch.ipynb #c49a9cf3
+def _news(b, yb): return [(a,o,p) for a,o,p,c in zip(leaves(yb),b.own,b.plans,b.changed_targets(yb)) if c]
+
+def _reshaped(a, b):
+    "Is `a`, which a callback made of the target `b`, the same values in another shape or dtype?"
+    return a is not b and isinstance(a, Tensor) and a.numel()==b.numel() and torch.equal(a.flatten().to(b.dtype), b.flatten())
+
 def _check_inputs(fit, b, learn):
     "Say once that a callback gave the model one more input after the batch was mixed"
     new = leaves(learn.xb)[len(b.given):]
     if any(has_samples(o, b.n) for o in new): fit.say('appended', f"A callback gave the model one more input, {kind_of(new[0])}, after the batch was mixed, and "
         "it stays the sample's own: give the callback an `order` below that of the mixer")
 
+# %% ../nbs/22_watch.ipynb #24c0de64
 def _check_pairs(fit, b, learn):
     "Take over targets that were changed behind the mixer; say once if inputs were changed with them"
-    changed = any(a is not c for a,c in zip(leaves(learn.xb), b.given))
-    if not b.follow_targets(learn.yb): return
+    changed,news = any(a is not c for a,c in zip(leaves(learn.xb), b.given)),_news(b, learn.yb)
+    if not b.follow_targets(learn.yb) or all(_reshaped(a, o) for a,o,_ in news): return
     if changed: fit.say('behind', "A callback changed inputs and targets after they were mixed. That is right if it treats "
         "all samples alike; one that reorders or flips single samples needs an `order` below that of the mixer")
     else: fit.say('replaced', "A callback changed targets after their partners were drawn, and they are taken for the samples' own, with the partners' among them. "
         "That is right if it changed the own targets; one that makes targets of the mixed inputs needs an `order` below that of the mixer")
 
 # %% ../nbs/22_watch.ipynb #24c0de34
-def _reshaped(a, b): return a is not b and a.numel()==b.numel() and torch.equal(a.flatten().to(b.dtype), b.flatten())
-
 def _check_mixed(fit, b, learn):
     "Take over targets that were changed after they had been mixed themselves; say once if they have other values"
     yb = learn.yb
     if not any(b.changed_targets(yb)): return
-    news = [(a,o) for a,o,p,c in zip(leaves(yb),b.own,b.plans,b.changed_targets(yb)) if p=='interpolate' and c]
+    news = _news(b, yb)
     b.yb=b.yb1 = yb
-    if 'replaced' in fit.said or all(_reshaped(a, o) for a,o in news) or b.are_inputs(yb): return
+    if 'replaced' in fit.said or all(p!='interpolate' or _reshaped(a, o) for a,o,p in news) or b.are_inputs(yb): return
     fit.say('replaced',
         "A callback changed targets after they were interpolated, and they are taken as they are, without the partners': give it an `order` below that of the mixer")
 

@@ -1,5 +1,5 @@
 "Losses, inputs and callbacks that do not agree with a mixed batch: what is trained on is right, or it is said once; what is right is not warned of"
-import itertools, pytest, torch, torch.nn.functional as F, warnings
+import itertools, numpy as np, pytest, random, torch, torch.nn.functional as F, warnings
 from torch import nn
 from torch.utils.data import DataLoader
 from fastai.basics import Callback, DataLoaders, Learner
@@ -404,3 +404,37 @@ class Deep(nn.Module):
 
 def test_rounding_in_a_deep_network_is_not_warned_of():
     assert not says('change places', Deep(), cut(8, X, X.flip(1), Y), fm.MixUp(8.), n_inp=2)
+
+def rmse(p, y): return F.mse_loss(p[:,0], y.float()).sqrt()
+def focal_mean(p, y): return (1-(-ce(p, y)).exp())**2*ce(p, y)
+def soft_dice(p, y):
+    p = p.softmax(1)[:,1]
+    return 1-(2*(p*y).sum()+1)/(p.sum()+y.sum()+1)
+
+@pytest.mark.parametrize('loss', [rmse,focal_mean,soft_dice], ids=lambda f: f.__name__)
+@pytest.mark.parametrize('y', [torch.zeros(64).long(),(torch.arange(64)%31==0).long()], ids=['no positives','few'])
+def test_a_loss_of_rare_labels_is_not_warned_of(loss, y): assert not says('', linear(), cut(8, X, y), mixup(), loss=loss)
+
+def test_a_loss_of_empty_masks_is_not_warned_of():
+    y = torch.zeros(32,6,6).long()
+    y[3,2:4,2:4] = 1
+    assert not says('', nn.Conv2d(1, 3, 1), cut(8, torch.randn(32,1,6,6), y), mixup(), loss=dice)
+
+def test_a_contrastive_loss_beside_targets_that_are_all_alike_is_announced():
+    assert says('compares the samples of the batch', linear(), cut(8, X, torch.zeros(64)), mixup(), loss=clip)==1
+
+@pytest.mark.parametrize('draw', [lambda n: torch.tensor([random.random() for _ in range(n)]),lambda n: torch.tensor(np.random.rand(n)),
+    lambda n: torch.distributions.Beta(2., 2.).sample((n,)),
+    lambda n, own=np.random.default_rng(0): torch.tensor(own.random(n))], ids=['random','NumPy','Beta','a generator of its own'])
+def test_what_is_drawn_for_each_sample_is_not_warned_of(draw):
+    def loss(p, y): return (ce(p, y, reduction='none')*draw(len(p))).mean()
+    class Noisy(Pair):
+        def forward(self, x, z): return super().forward(x+.1*draw(len(x))[:,None].float(), z)
+    assert not says('changes a state', linear(), BATCHES, mixup(), loss=loss)
+    assert not says('change places', Noisy(), cut(8, X, X.flip(1), Y), fm.MixUp(8.), n_inp=2)
+
+def test_targets_that_are_cast_behind_the_mixer_are_not_warned_of():
+    class Cast(Callback):
+        def after_pred(self): self.learn.yb = (self.y.int()[:,None],)
+    def loss(p, y): return ce(p, y.flatten().long())
+    assert not says('', linear(), BATCHES, mixup(), Cast(), loss=loss)
