@@ -200,7 +200,7 @@ def _watch_untried(self:Fit, proof, parts):
     pads,xs = padding(proof.model),leaves(proof.xb)
     def lacks(x): return x.ndim==2 and x.shape[1]>2 and not is_binary(x) and not _has_padding(x, pads)
     full = [] if proof.varies else [i for i in parts.inside if i not in proof.masks and lacks(xs[i])]
-    if full: self._watch_padding(pads, full, 
+    if full: self._watch_padding(pads, full,
         'could not be tried with padding' + (f' ({type(e).__name__}: {str(e)[:100]})' if (e := proof.stopped) else ''))
 
 # %% ../nbs/20_fits.ipynb #32e30f0c
@@ -230,7 +230,6 @@ def try_model(self:Fit, learn, xb, n, parts, find, otherwise=None):
     self._say_loss(learn, proof.loss_doubt)
     if otherwise is not None: return
     self.stateful,self.verifies = proof.stateful,True
-
     if proof.same: self.say('same', "All rows of the first batch have the same predictions, so it could not be tried whether they follow "
         "what is mixed inside the model: name the `layers` or the inputs= to mix if you know that they do")
     if proof.coarse: self.say('coarse', "Predictions for the first batch differ from sample to sample by little more than rounding, so it could not be tried whether all "

@@ -14,8 +14,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.learner import Learner
 from .draw import _to
-from .paste import check_dims
-from .tensors import _like, _plain, select, take
+from .paste import check_dims, paste_mask
 from .mixer import Mixer
 from .settings import check_masks
 
@@ -100,10 +99,7 @@ class FMix(Mixer):
         b.lam = b.mask.float().flatten(1).mean(1)
 
     def _choose(self, x, b, dims):
-        mask = _resized(b.mask, [x.shape[d] for d in dims])
-        shape = [x.shape[d] if d in dims else 1 for d in range(1, x.ndim)]
-        p,p1 = _plain(x),_plain(take(x, b.perm))
-        return _like(select(mask.view(len(mask), *shape), p, p1, out=p1), x)
+        return paste_mask(x, b.perm, ~_resized(b.mask, [x.shape[d] for d in dims]), dims)
 
     def mix(self, x, b):
         "`x` where the mask is, the partner elsewhere"

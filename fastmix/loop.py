@@ -64,7 +64,7 @@ class PlainLoop:
         self.pct_train = pct
         b = self.mixer.mixed_batch(self)
         if b is None: b = MixedBatch(self.xb, self.yb, self.loss_func)
-        else: b.look,b.held = partial(check_targets, b.fit, b, who=b.mixer._who),b.fit.held
+        else: b.look,b.held = partial(check_targets, b.fit, b),b.fit.held
         if b.inside: b.hooks.put(self.model)
         b.model = self.model
         return b

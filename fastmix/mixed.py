@@ -173,8 +173,8 @@ def are_inputs(self:MixedBatch, yb):
 
 @patch
 def changed_targets(self:MixedBatch, yb):
-    "Which targets did a callback replace or write into since the batch was mixed?"
-    return [a is not b or version(a)!=v for a,b,v in zip(leaves(yb),self.own,self.versions)]
+    "Targets that a callback replaced or wrote into since the batch was mixed: by index, what they are now and what they were"
+    return {k:(a,b) for k,(a,b,v) in enumerate(zip(leaves(yb),self.own,self.versions)) if a is not b or version(a)!=v}
 
 @patch
 def _check_changed(self:MixedBatch, k, y):
@@ -187,21 +187,19 @@ def _check_changed(self:MixedBatch, k, y):
 # %% ../nbs/17_mixed.ipynb #24c0de38
 @patch
 def follow_targets(self:MixedBatch, yb):
-    "Take over targets `yb` that a callback has changed since the batch was mixed, and their partners; were there any that are not the mixed inputs?"
-    new,old,partners = leaves(yb),self.own,leaves(self.yb1)
-    changed = self.changed_targets(yb)
-    if len(new)!=len(old): raise ValueError(f"Expected {len(old)} targets, as when the batch was mixed, but a callback behind the mixer made {len(new)} of them: "
+    "Take over targets `yb` that a callback has changed since the batch was mixed, and their partners; returns them, unless they are the mixed inputs"
+    new,partners,changed = leaves(yb),leaves(self.yb1),self.changed_targets(yb)
+    if len(new)!=len(self.own): raise ValueError(f"Expected {len(self.own)} targets, as when the batch was mixed, but a callback behind the mixer made {len(new)} of them: "
         "give it an `order` below that of the mixer")
-    if not any(changed): return False
+    if not changed: return changed
     mixed = self.are_inputs(yb) # targets that an autoencoder takes from its inputs are mixed already
-    for k,(a,p,c) in enumerate(zip(new,self.plans,changed)):
-        if not c: continue
-        paired = p in ('pair','one_hot') and not mixed
+    for k,(a,_) in changed.items():
+        paired = self.plans[k] in ('pair','one_hot') and not mixed
         if paired: self._check_changed(k, a)
         partners[k] = take(a, self.perm) if paired else a
     self.set_targets(new, partners)
     self.yb = yb
-    return not mixed
+    return {} if mixed else changed
 
 # %% ../nbs/17_mixed.ipynb #b779149e
 def draw_partners(

@@ -254,7 +254,7 @@ def after_pred(self:Mixer):
     if b is None: return
     b.predicted = True
     if b.inside: self._check_ran(b)
-    check_targets(self._fit, b, self.pred, b.mixer._who)
+    check_targets(self._fit, b, self.pred)
     self.learn.pred = b.mix_outputs(self.pred)
     check_changes(self._fit, b, self.learn)
     b.check(self.pred, self.loss_func)

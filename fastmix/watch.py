@@ -33,8 +33,9 @@ def _compares_samples(y, pred):
     if y.shape==(n,): return not is_float(y) and torch.equal(y.long(), torch.arange(n, device=y.device))
     return y.shape==(n,n) and torch.equal(y, y.T)
 
-def check_targets(fit, b, pred, who):
+def check_targets(fit, b, pred):
     "Say once that a target may be no quantity; on a GPU, where this waits, of the first batch only"
+    who = b.mixer._who
     for k,(y,plan) in enumerate(zip(leaves(b.plain[1]),b.plans)):
         if y is None or y.device.type!='cpu' and 'looked' in fit.said: continue
         if 'compares' not in fit.said and _compares_samples(y, pred): fit.say('compares', f"{who} mixes the targets of each sample with those of its partner, but target {k} compares the samples of the batch "
@@ -54,14 +55,33 @@ def _follow(got, want, plain):
     def _off(a, b): return float((a-b).norm())
     return _all_close(got, want) or len(got)==len(want) and all(a.shape==b.shape and _off(a, b)<0.02*_off(b, p) for a,b,p in zip(got, want, plain))
 
+# %% ../nbs/22_watch.ipynb #24c0de72
+def _in_order(ts, at, some=None):
+    "Tensors with their samples in the order `at`; by default all that have samples, else those that `some` names"
+    return [o[at.to(o.device)] if (has_samples(o, len(at)) if some is None else i in some) else o for i,o in enumerate(ts)]
+
+def _predict(model, *xbs, seed=0):
+    "Predictions of passes in a row, each of which finds what the one before left; `seed` is of draws that are not fixed"
+    half,res = next((p.dtype for p in model.parameters() if p.dtype in (torch.float16,torch.bfloat16)), None),[]
+    with untouched(model) as state:
+        for xb in xbs:
+            xb = pytree.tree_map(lambda o: o.to(half) if half and is_float(o) else o, xb)
+            with fix_all(more=state.draws), torch.no_grad():
+                if seed:
+                    torch.random.default_generator.manual_seed(seed)
+                    seed_others(seed, state.draws)
+                res.append([o.clone() for o in leaves(model(*xb)) if is_float(o)])
+    return res
+
 # %% ../nbs/22_watch.ipynb #c0de5f02
 def _equal(a, b): return (a.shape,a.dtype,a.device)==(b.shape,b.dtype,b.device) and torch.equal(a, b)
 
 def _check_table(fit, parts, xb, n):
     "Say once that an input may have rows of something else than samples"
+    if fit.batches>2: return
     xs = leaves(xb)
     if fit.batches==1: fit.first_inputs = xs if len(xs)>1 else None
-    if fit.batches!=2 or fit.first_inputs is None: return
+    if fit.batches==1 or fit.first_inputs is None: return
     first,fit.first_inputs = fit.first_inputs,None
     if len(first)!=len(xs): return
     kept = [has_samples(x, n) and has_samples(o, n) and _equal(x, o) for x,o in zip(xs,first)]
@@ -76,25 +96,16 @@ def _may_relate(model, parts, n):
     held = [v for m in model.modules() for v in (*m._buffers.values(),*vars(m).values()) if isinstance(v, Tensor)]
     return any(v.ndim and (not is_float(v) or v.shape[-2:]==(n,n)) for v in held)
 
-def _predict_rows(model, xb, at, n, moved, seed=0):
-    "Predictions, with the rows `at` in the leaves `moved` of the inputs; `seed` is of draws that are not fixed"
-    with untouched(model) as state, fix_all(more=state.draws), torch.no_grad():
-        if seed:
-            torch.random.default_generator.manual_seed(seed)
-            seed_others(seed, state.draws)
-        pred = model(*rebuild(xb, [x[at.to(x.device)] if i in moved else x for i,x in enumerate(leaves(xb))]))
-        return [o.clone() for o in leaves(pred) if is_float(o)]
-
 def _check_rows(fit, model, xb, n, parts):
     "Say once that predictions do not change places with the rows of the batch"
     if fit.batches>1 or fit.verifies or n<3 or model is None or not _may_relate(model := unwrap(model), parts, n): return
     mixed,at = {*parts.direct,*parts.inside},cycle(n)
     every = mixed | {i for i in parts.own if has_samples(leaves(xb)[i], n)}
     try:
-        plain = _predict_rows(model, xb, at, n, ())
-        want = [o[at.to(o.device)] if has_samples(o, n) else o for o in plain]
-        if any(_follow(_predict_rows(model, xb, at, n, o), want, plain) for o in (mixed,every)): return
-        if not _all_close(_predict_rows(model, xb, at, n, (), seed=1), plain): return # it draws for each row what can't be fixed
+        plain, = _predict(model, xb)
+        want = _in_order(plain, at)
+        if any(_follow(*_predict(model, rebuild(xb, _in_order(leaves(xb), at, o))), want, plain) for o in (mixed,every)): return
+        if not _all_close(*_predict(model, xb, seed=1), plain): return # it draws for each row what can't be fixed
     except Exception: return # a model that stops says why when it sees the batch
     fit.say('rows', "When samples of the batch change places, their predictions do not: a row refers to others by its place, as in a graph or a support set, and a mixture's "
         "targets are not those of its prediction. Name the inputs= to mix, mix at a layer with ManifoldMixUp(layers=...), or train without a mix")
@@ -140,8 +151,6 @@ def check_values(fit, xb, parts, named):
     if not named: _check_missing(fit, xb, parts)
 
 # %% ../nbs/22_watch.ipynb #c49a9cf3
-def _news(b, yb): return [(a,o,p) for a,o,p,c in zip(leaves(yb),b.own,b.plans,b.changed_targets(yb)) if c]
-
 def _reshaped(a, b):
     "Is `a`, which a callback made of the target `b`, the same values in another shape or dtype?"
     return a is not b and isinstance(a, Tensor) and a.numel()==b.numel() and torch.equal(a.flatten().to(b.dtype), b.flatten())
@@ -155,9 +164,8 @@ def _check_inputs(fit, b, learn):
 # %% ../nbs/22_watch.ipynb #24c0de64
 def _check_pairs(fit, b, learn):
     "Take over targets that were changed behind the mixer; say once if inputs were changed with them"
-    changed,news = any(a is not c for a,c in zip(leaves(learn.xb), b.given)),_news(b, learn.yb)
-    if not b.follow_targets(learn.yb) or all(_reshaped(a, o) for a,o,_ in news): return
-    if changed: fit.say('behind', "A callback changed inputs and targets after they were mixed. That is right if it treats "
+    if all(_reshaped(*o) for o in b.follow_targets(learn.yb).values()): return
+    if any(a is not c for a,c in zip(leaves(learn.xb), b.given)): fit.say('behind', "A callback changed inputs and targets after they were mixed. That is right if it treats "
         "all samples alike; one that reorders or flips single samples needs an `order` below that of the mixer")
     else: fit.say('replaced', "A callback changed targets after their partners were drawn, and they are taken for the samples' own, with the partners' among them. "
         "That is right if it changed the own targets; one that makes targets of the mixed inputs needs an `order` below that of the mixer")
@@ -166,10 +174,9 @@ def _check_pairs(fit, b, learn):
 def _check_mixed(fit, b, learn):
     "Take over targets that were changed after they had been mixed themselves; say once if they have other values"
     yb = learn.yb
-    if not any(b.changed_targets(yb)): return
-    news = _news(b, yb)
+    if not (changed := b.changed_targets(yb)): return
     b.yb=b.yb1 = yb
-    if 'replaced' in fit.said or all(p!='interpolate' or _reshaped(a, o) for a,o,p in news) or b.are_inputs(yb): return
+    if 'replaced' in fit.said or all(b.plans[k]!='interpolate' or _reshaped(*o) for k,o in changed.items()) or b.are_inputs(yb): return
     fit.say('replaced',
         "A callback changed targets after they were interpolated, and they are taken as they are, without the partners': give it an `order` below that of the mixer")
 
@@ -239,27 +246,16 @@ class Held:
         while self.handles: self.handles.pop().remove()
 
 # %% ../nbs/22_watch.ipynb #c0de5b02
-def _predict_twice(model, xb, perm=None):
-    "Predictions of two passes in a row, the second of which finds what the first one left, and has its samples in the order `perm`"
-    half = next((p.dtype for p in model.parameters() if p.dtype in (torch.float16,torch.bfloat16)), None)
-    xb = pytree.tree_map(lambda o: o.to(half) if half and is_float(o) else o, xb)
-    res = []
-    with untouched(model) as state:
-        for k in range(2):
-            if k and perm is not None: xb = pytree.tree_map(lambda o: o[perm.to(o.device)] if has_samples(o, len(perm)) else o, xb)
-            with fix_all(more=state.draws), torch.no_grad(): res.append([o.clone() for o in leaves(model(*xb)) if is_float(o)])
-    return res
-
 def _check_carried(fit, model, xb, n):
     "Say once that predictions depend on what the model keeps of the batch before, if no trial has told so"
     if not fit.held.carried or fit.verifies: return
     fit.held.carried = False
     perm,model = cycle(n),unwrap(model)
     try:
-        first,second = _predict_twice(model, xb)
+        first,second = _predict(model, xb, xb)
         if _all_close(first, second): return
-        moved = _predict_twice(model, xb, perm)[1]
-        if _follow(moved, [o[perm.to(o.device)] if has_samples(o, n) else o for o in second], second): return # a state of the batch, as running means are
+        moved = _predict(model, xb, rebuild(xb, _in_order(leaves(xb), perm)))[1]
+        if _follow(moved, _in_order(second, perm), second): return # a state of the batch, as running means are
     except Exception: return fit.say_state('may keep')
     fit.say_state()
 

@@ -119,6 +119,11 @@ def told(warned):
     of_others = ('torch','transformers','timm','monai','peft','kornia','tsai','torchvision','segmentation_models_pytorch')
     return [str(o.message) for o in warned if issubclass(o.category, UserWarning) and not set(of_others)&set(Path(o.filename).parts)]
 
+def train(model, batches, mixer, *cbs, loss=nn.CrossEntropyLoss(), **kw):
+    "The batches that were trained on, the error that ended the fit, what was said, and the Learner"
+    log = watch(model, batches, loss, mixer, *cbs, **kw)
+    return log.batches,log.error and message(log.error),told(log.warned),log.learn
+
 # Right values
 
 def near(got, want, tol=1e-3):

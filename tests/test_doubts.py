@@ -4,18 +4,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 from fastai.basics import Callback, DataLoaders, Learner
 import fastmix.all as fm
-from oracle import cut, lerp, message, told, watch
+from oracle import cut, lerp, train
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
 X,Y = torch.randn(64,6),torch.randint(0, 3, (64,))
 BATCHES = cut(8, X, Y)
 ce = F.cross_entropy
-
-def train(model, batches, mixer, *cbs, loss=nn.CrossEntropyLoss(), **kw):
-    "The batches that were trained on, the error that ended the fit, and what was said"
-    log = watch(model, batches, loss, mixer, *cbs, **kw)
-    return log.batches,log.error and message(log.error),told(log.warned)
 
 def says(word, *args, **kw): return sum(word in o for o in train(*args, **kw)[2])
 def linear(n_in=6, n_out=3):
@@ -212,7 +207,7 @@ def test_masks_that_change_behind_a_choice_for_each_sample_are_refused():
 def test_targets_may_get_another_shape_behind_the_mixer(loss):
     class Unsqueeze(Callback):
         def after_pred(self): self.learn.yb = (self.y[:,None],)
-    rows,error,said = train(linear(6, 1), cut(8, X, torch.rand(64)), fm.MixUp(8.), Unsqueeze(), loss=loss)
+    rows,error,said,_ = train(linear(6, 1), cut(8, X, torch.rand(64)), fm.MixUp(8.), Unsqueeze(), loss=loss)
     assert not error and len(rows)==8 and not said
 
 def test_an_input_that_is_added_behind_the_mixer_is_announced():
@@ -311,7 +306,7 @@ class Tasks(nn.Module):
 def test_each_task_that_a_batch_names_is_tried(tasks):
     model = Tasks()
     batches = [(x,tasks[i%2],y) for i,(x,y) in enumerate(BATCHES)]
-    rows,error,_ = train(model, batches, fm.ManifoldMixUp(8.), n_inp=2)
+    rows,error,*_ = train(model, batches, fm.ManifoldMixUp(8.), n_inp=2)
     assert not error and len(rows)==8
     for i,b in enumerate(rows):
         with torch.no_grad(): assert torch.allclose(b.pred, lerp(b, model(b.x[0], tasks[i%2])), atol=1e-5)
@@ -371,7 +366,7 @@ def test_data_that_a_mask_hides_are_mixed_and_announced():
     m = (torch.arange(5)<torch.tensor([5,3,4,2,5,1,3,4])[:,None]).float()
     x,net = torch.randn(8,5,4),Hides()
     for batch,n in (((x,m,Y[:8]),1),((x*m[...,None],m,Y[:8]),0)):
-        seen,error,said = train(net, [batch], fm.MixUp(8.), n_inp=2)
+        seen,error,said,_ = train(net, [batch], fm.MixUp(8.), n_inp=2)
         b, = seen
         with torch.no_grad(): want = net(lerp(b, b.x[0]), torch.maximum(m, m[b.perm]))
         assert error is None and torch.allclose(b.pred, want, atol=1e-5)
@@ -385,7 +380,7 @@ def test_a_loss_may_run_the_model_again():
         order = 60
         def before_batch(self): seen['x'] = self.x
     def loss(p, y): return ce(p, y)+F.mse_loss(net(seen['x']+.1), p)
-    rows,error,_ = train(net, BATCHES, mixup(), Keep(), loss=loss)
+    rows,error,*_ = train(net, BATCHES, mixup(), Keep(), loss=loss)
     assert error is None and len(rows)==len(BATCHES)
 
 AMOUNT = (torch.randn(64,1)*8+70)*(torch.rand(64,1)>.5)

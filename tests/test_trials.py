@@ -7,17 +7,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from fastai.basics import Callback
 import fastmix.all as fm
-from oracle import cut, learner, lerp, message, quiet_fit, told, watch
+from oracle import cut, learner, lerp, quiet_fit, told, train, watch
 
 torch.set_num_threads(1)
 ce = nn.CrossEntropyLoss()
 each = nn.CrossEntropyLoss(reduction='none')
 HIDDEN = dict(mix_input=False)
-
-def train(model, batches, mixer, *cbs, loss=ce, **kw):
-    "The batches that were trained on, the error that ended the fit, what was said, and the Learner"
-    log = watch(model, batches, loss, mixer, *cbs, **kw)
-    return log.batches,log.error and message(log.error),told(log.warned),log.learn
 
 def follows(model, batches, mixer, right, *cbs, **kw):
     "Every batch that was trained on predicts what one of `right(b)` says; returns the error, if any"
